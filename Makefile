@@ -1,0 +1,113 @@
+# Everything starts here: `make` lists the commands. They keep their own environment in .venv, installed from
+# pinned and hash-checked wheels; once it is there, nothing needs the network.
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+UNFINISHED := $(VENV)/.unfinished
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## list the commands
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(RUNTIME) ## set everything up and watch real jobs run, end to end
+	@$(BIN)/python -m app demo
+
+.PHONY: test
+test: $(DEVELOPMENT) ## run the tests
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(DEVELOPMENT) ## check style, types and import layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: bench
+bench: $(DEVELOPMENT) ## measure the speed, beside plain arq
+	@$(BIN)/python -m tests.bench
+
+.PHONY: bench-quick
+bench-quick: $(DEVELOPMENT) ## the same with fewer jobs
+	@$(BIN)/python -m tests.bench --quick
+
+.PHONY: chaos
+chaos: $(DEVELOPMENT) ## kill processes at random and count what was lost
+	@$(BIN)/python -m pytest -m chaos
+
+.PHONY: serve
+serve: $(RUNTIME) ## run the API
+	@exec $(BIN)/python -m app serve
+
+.PHONY: worker
+worker: $(RUNTIME) ## run a worker
+	@exec $(BIN)/python -m workers
+
+.PHONY: clean
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find app workers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: pins
+pins: ## renew the pinned requirements (needs uv)
+	@uv pip compile $(PINNED) pyproject.toml --output-file requirements.txt
+	@uv pip compile $(PINNED) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+PINNED := --quiet --upgrade --universal --python-version 3.11 --only-binary :all: --extra embedded \
+	--generate-hashes --no-emit-index-url --custom-compile-command 'make pins'
+
+# --- the environment -----------------------------------------------------------------------------
+
+# Recursive on purpose: looked up only when an environment has to be made. Each candidate is run, because
+# a version manager's shim may be on PATH and lead nowhere.
+PYTHON = $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+
+# What was killed half-way, or has lost its interpreter, is made anew.
+ifneq ($(filter-out help clean pins,$(MAKECMDGOALS)),)
+ifneq ($(wildcard $(VENV)),)
+ifneq ($(shell test ! -e $(UNFINISHED) && $(BIN)/python -c 'print("sound")' 2>/dev/null),sound)
+$(info The environment in $(VENV) is broken: making it anew.)
+$(shell rm -rf $(VENV))
+endif
+endif
+endif
+
+# The mark survives only a kill: after an orderly failure the next run goes on with what there is.
+define install
+	@echo "Installing $< into $(VENV) …"
+	@touch $(UNFINISHED)
+	@if command -v uv >/dev/null; then \
+		uv pip install --quiet --python $(BIN)/python --require-hashes --only-binary :all: -r $<; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<; \
+	fi || { rm -f $(UNFINISHED); exit 1; }
+	@rm -f $(UNFINISHED)
+	@touch $@
+endef
+
+$(RUNTIME): requirements.txt | $(BIN)/python
+	$(install)
+
+# A superset of the former, so it alone is enough for the tests.
+$(DEVELOPMENT): requirements-dev.txt | $(BIN)/python
+	$(install)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON) …"
+	@mkdir -p $(VENV) && touch $(UNFINISHED)
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV); \
+	else \
+		$(PYTHON) -m venv $(VENV) || { \
+			echo "Python's venv is missing: sudo apt-get install python3-venv (or install uv), then try again." >&2; false; }; \
+	fi || { rm -rf $(VENV); exit 1; }
+	@rm -f $(UNFINISHED)

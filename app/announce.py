@@ -1,0 +1,104 @@
+"""What Redis is told about a job: offers, events, tallies, results in arq's form. Pure translations.
+
+Used by ``app.lifecycle`` alone.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+import orjson
+
+from app.clock import to_ms, utc_now
+from app.history.reader import LiveJob
+from app.history.rows import Failure, Job, NewJob
+from app.history.writer import Settlement, Started
+from app.jobs.status import Status
+from app.live.events import Event
+from app.live.totals import Tally
+from app.queue import keys
+from app.queue.client import Offer
+from app.queue.wire import CANCELLED, body_of, result_of
+
+
+def offer_of(job: NewJob) -> Offer:
+    """Offer a job that was just accepted."""
+    due_ms = 0 if job.scheduled_for is None else to_ms(job.due_at)
+    return _offer(job, due_ms, "")
+
+
+def live_offer_of(job: LiveJob) -> Offer:
+    """Offer a job again as its row stands: waiting at its due time, or running under its claim."""
+    return _offer(job, to_ms(job.due_at), (job.claim or "") if job.status is Status.RUNNING else "")
+
+
+def event_of(job: NewJob | Started, name: str, status: Status, attempt: int = 0) -> Event:
+    """Tell of a change that has nothing to say but itself."""
+    return Event(
+        type=name,
+        job_id=job.id,
+        kind=job.kind,
+        queue=job.queue,
+        owner=job.submitted_by,
+        user_id=job.user_id,
+        status=status,
+        attempt=attempt,
+    )
+
+
+def settled_event_of(job: Started, settlement: Settlement) -> Event:
+    """Tell how an attempt ended."""
+    verb = "retrying" if settlement.status is Status.PENDING else settlement.status.value
+    return replace(
+        event_of(job, f"task.{verb}", settlement.status, job.attempts),
+        progress=settlement.progress,
+        message=settlement.progress_message,
+        stage=settlement.stage,
+        error=settlement.error.message if settlement.error else None,
+    )
+
+
+def tally_of(
+    job: NewJob | Started, status: Status, started_at: datetime | None, ended_at: datetime | None = None
+) -> Tally:
+    """Count an end; an attempt that will be tried again counts as ``retried``."""
+    duration_s = None if started_at is None else max(0.0, ((ended_at or utc_now()) - started_at).total_seconds())
+    label = "retried" if status is Status.PENDING else status.value
+    return Tally(kind=job.kind, queue=job.queue, status=label, duration_s=duration_s)
+
+
+def result_of_row(job: Job) -> bytes:
+    """Write the result of an ended job for arq's client, from its row."""
+    started_at, ended_at = job.started_at or job.created_at, job.completed_at or job.created_at
+    result = orjson.dumps(job.result).decode()
+    return _arq_result(job, (started_at, ended_at), job.status, result, job.error)
+
+
+def result_of_settlement(job: Started, settlement: Settlement) -> bytes:
+    """Write the same from the settlement, before anybody reads the row."""
+    times = (job.started_at, settlement.ended_at)
+    return _arq_result(job, times, settlement.status, settlement.result, settlement.error)
+
+
+def _offer(job: NewJob | LiveJob, due_ms: int, token: str) -> Offer:
+    body = body_of(job.kind, job.params, to_ms(job.created_at))
+    return Offer(id=job.id, queue=job.queue, priority=job.priority, body=body, due_ms=due_ms, token=token)
+
+
+def _arq_result(
+    job: Job | Started, times: tuple[datetime, datetime], status: Status, result: str | None, failure: Failure | None
+) -> bytes:
+    error = {"code": failure.code, "message": failure.message} if failure else None
+    if status is Status.CANCELLED:
+        error = {"code": CANCELLED, "message": "The job was cancelled."}
+    return result_of(
+        job_id=job.id,
+        kind=job.kind,
+        params=job.params,
+        attempt=job.attempts,
+        queue_key=keys.queue(job.queue, job.priority),
+        enqueued_ms=to_ms(job.created_at),
+        started_ms=to_ms(times[0]),
+        ended_ms=to_ms(times[1]),
+        result=result,
+        error=error,
+    )

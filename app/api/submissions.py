@@ -1,0 +1,186 @@
+"""What a submit says, judged: from a JSON document to an order for the lifecycle. Pure but for the clock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Generic, TypeVar
+
+import orjson
+from pydantic import Field, ValidationError
+
+from app.api.auth import Caller
+from app.clock import utc_now
+from app.errors import BadRequest, FieldError, Forbidden, InvalidInput, TooLarge
+from app.history.rows import NewJob
+from app.jobs.catalogue import AnyJobType
+from app.jobs.contract import TaskType
+from app.jobs.fields import Identifier, Integer, Model, Moment, Number, Params, Priority
+from app.jobs.validation import field_errors, json_errors, merge_errors
+from app.lifecycle import Order
+
+MAX_PARAMS = 64 * 1024
+FARTHEST = timedelta(days=3653)  # how far ahead a job may be scheduled
+
+P = TypeVar("P", bound=Params)
+Seconds = Annotated[Number, Field(ge=0, le=FARTHEST.total_seconds())]
+
+
+class Options(Model):
+    """What can be said of any task, whatever its kind."""
+
+    task_type: str | None = None
+    """The broad class; must be the one that the kind belongs to."""
+    user_id: Identifier | None = None
+    """Whom the task is about; by default the caller, for administrators all users where the kind allows it."""
+    priority: Priority | None = None
+    """1–10, higher runs first; by default the kind's own."""
+    max_retries: Annotated[Integer, Field(ge=0, le=10)] | None = None
+    """How many failed attempts may be tried again; by default the kind's own."""
+    countdown: Seconds | None = None
+    """Start no earlier than this many seconds from now; not together with ``eta``."""
+    eta: Moment | None = None
+    """Start no earlier than this; within ten years, not together with ``countdown``."""
+    expires_in: Annotated[Seconds, Field(gt=0)] | None = None
+    """Fail the task if it was not started within this many seconds after it was due."""
+
+
+class Submission(Options, Generic[P]):
+    """Submit one task of the kind that the route names."""
+
+    parameters: P
+    """What the kind takes."""
+
+
+class EnqueueRequest(Options, Generic[P]):
+    """Submit one task of any kind."""
+
+    task_name: Annotated[str, Field(min_length=1, max_length=255)]
+    """The kind, or one of its aliases."""
+    params: P
+    """What the kind takes."""
+
+
+class AnyParams(Params):
+    """What the named kind takes; see the catalogue for the schema of each."""
+
+    model_config = {"extra": "allow"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How one route spells a submit of one kind: the model, and the name that the params go by."""
+
+    model: type[Options]
+    params_field: str
+
+
+def submission_form(job_type: AnyJobType) -> Form:
+    """Return the form of a kind's own route."""
+    params: Any = job_type.params
+    return Form(model=Submission[params], params_field="parameters")
+
+
+def enqueue_form(job_type: AnyJobType) -> Form:
+    """Return the form of the route that takes every kind."""
+    params: Any = job_type.params
+    return Form(model=EnqueueRequest[params], params_field="params")
+
+
+def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller) -> Order:
+    """Judge a submit; raises Forbidden, InvalidInput with every error, BadRequest or TooLarge."""
+    if job_type.is_admin_only and not caller.is_admin:
+        raise Forbidden(f"{job_type.kind} is for administrators only.")
+    subject, document = _settle_subject(document, job_type, form, caller)
+    options = _fit(document, form)
+    _check_task_type(options.task_type, job_type)
+    return Order(
+        job_type=job_type,
+        params=getattr(options, form.params_field),
+        owner=caller.user_id,
+        user_id=subject,
+        priority=options.priority,
+        max_retries=options.max_retries,
+        scheduled_for=_scheduled_for(options),
+        expires_in=None if options.expires_in is None else timedelta(seconds=options.expires_in),
+    )
+
+
+def acceptance_of(job: NewJob, order: Order) -> str:
+    """Say that a job was accepted, and with which priority if that is not the one asked for."""
+    message = f"Task enqueued successfully with priority {job.priority}"
+    asked = order.priority or job.priority
+    if asked <= job.priority:
+        return message
+    return f"{message} (lowered from {asked}: {order.job_type.family} tasks take at most {job.priority})"
+
+
+def _settle_subject(document: object, job_type: AnyJobType, form: Form, caller: Caller) -> tuple[str | None, object]:
+    """Return whom the job is about, and the document with that user handed to the params."""
+    if not isinstance(document, dict):
+        return None, document
+    params = document.get(form.params_field)
+    takes_user = job_type.subject != "none" and isinstance(params, dict)
+    inner = params.get("user_id") if takes_user else None
+    subject = subject_of((document.get("user_id"), inner), job_type, caller, f"/{form.params_field}/user_id")
+    if not takes_user or not (inner is None or isinstance(inner, str)):
+        return subject, document
+    return subject, {**document, form.params_field: {**params, "user_id": subject}}
+
+
+def subject_of(named: Sequence[object], job_type: AnyJobType, caller: Caller, pointer: str) -> str | None:
+    """Return whom a job is about: the user that was named, else the caller, or all users for administrators.
+
+    What is no text is left to the validation. Null is the same as saying nothing.
+    """
+    users = {user for user in named if isinstance(user, str)}
+    if len(users) > 1:
+        detail = "The user_id here and at the top level differ; give it once, or the same twice."
+        raise InvalidInput([FieldError(pointer=pointer, code="user_id_conflict", detail=detail)])
+    if not users:
+        return None if caller.is_admin and job_type.subject == "optional" else caller.user_id
+    (user,) = users
+    if not caller.is_admin and user != caller.user_id:
+        raise Forbidden("This key may act for its own user only.")
+    return user
+
+
+def _fit(document: object, form: Form) -> Options:
+    errors = _document_errors(document, form.params_field)
+    try:
+        options = form.model.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput(merge_errors(errors, field_errors(error, data=document))) from error
+    if errors:
+        raise InvalidInput(errors)
+    _check_size(document, form.params_field)
+    return options
+
+
+def _document_errors(document: object, params_field: str) -> list[FieldError]:
+    if not isinstance(document, dict):
+        return []
+    around = {name: value for name, value in document.items() if name != params_field}
+    return [*json_errors(around), *json_errors(document.get(params_field), f"/{params_field}")]
+
+
+def _check_size(document: object, params_field: str) -> None:
+    size = len(orjson.dumps(document[params_field])) if isinstance(document, dict) else 0
+    if size > MAX_PARAMS:
+        raise TooLarge(f"The {params_field} are {size:,} bytes of JSON; at most {MAX_PARAMS:,} are taken.")
+
+
+def _check_task_type(given: str | None, job_type: AnyJobType) -> None:
+    if given is None or given == job_type.task_type:
+        return
+    if given in TaskType:
+        raise BadRequest(f"{job_type.kind} is of the task_type {job_type.task_type.value!r}, not {given!r}.")
+    raise BadRequest(f"There is no task_type {given!r}; known are: {', '.join(TaskType)}.")
+
+
+def _scheduled_for(options: Options) -> datetime | None:
+    now = utc_now()
+    if options.countdown is not None and options.eta is not None:
+        raise InvalidInput([FieldError(pointer="/eta", code="conflict", detail="Give countdown or eta, not both.")])
+    if options.eta is not None and options.eta > now + FARTHEST:
+        raise InvalidInput([FieldError(pointer="/eta", code="too_far", detail="This is more than ten years ahead.")])
+    return now + timedelta(seconds=options.countdown) if options.countdown else options.eta

@@ -1,0 +1,222 @@
+"""The database as both history and records use it: engines, one write door, column types, batch rows.
+
+SQLite by default, PostgreSQL for more than one machine; the same statements run on both. On SQLite a
+process owns one writing connection (``BEGIN IMMEDIATE``), and the writers of several processes queue
+on a lock file instead of polling SQLite's own lock, whose retry sleeps up to 100 ms.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.clock import iso, parse_iso
+from app.errors import Misconfigured, Unavailable
+from app.settings import Settings
+
+# The database did not answer; anything else is the statement's fault.
+OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, TimeoutError, OSError)
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """An aware UTC datetime: ``timestamptz`` on PostgreSQL, sortable ISO-8601 text on SQLite."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Choose the column type."""
+        return dialect.type_descriptor(sa.Text() if dialect.name == "sqlite" else sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Write."""
+        return iso(value) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Read."""
+        return parse_iso(value) if isinstance(value, str) else value
+
+
+class Json(sa.TypeDecorator[Any]):
+    """Any JSON value, stored as compact text on both databases so that stored bytes can be reused."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write."""
+        return None if value is None else orjson.dumps(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Read."""
+        return None if value is None else orjson.loads(value)
+
+
+class Database:
+    """The engines of one process: ``reads`` for queries, :meth:`write` for every change."""
+
+    def __init__(self, reads: AsyncEngine, writes: AsyncEngine, lock_file: Path | None = None) -> None:
+        self.reads = reads
+        self._writes = writes
+        self._turn = asyncio.Lock()
+        self._lock_fd = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o600) if lock_file else None
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._writes.dialect.name
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Open one write transaction; commits at the end of the block, rolls back when it raises."""
+        async with self._writer_turn():
+            try:
+                async with self._writes.begin() as connection:
+                    yield connection
+            except OUTAGES as error:
+                raise _unavailable(error) from error
+
+    @asynccontextmanager
+    async def _writer_turn(self) -> AsyncIterator[None]:
+        if self._lock_fd is None:
+            yield
+            return
+        async with self._turn:
+            await self._lock(self._lock_fd)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    @staticmethod
+    async def _lock(fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting = asyncio.ensure_future(asyncio.to_thread(fcntl.flock, fd, fcntl.LOCK_EX))
+            try:
+                await asyncio.shield(waiting)
+            except asyncio.CancelledError:  # the thread gets the lock all the same, with nobody to give it back
+                waiting.add_done_callback(lambda _: fcntl.flock(fd, fcntl.LOCK_UN))
+                raise
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection for queries."""
+        try:
+            async with self.reads.connect() as connection:
+                yield connection
+        except OUTAGES as error:
+            raise _unavailable(error) from error
+
+    async def ping(self) -> None:
+        """Ask the database something trivial; raise Unavailable if it does not answer."""
+        async with self.read() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close every connection of this process."""
+        await self.reads.dispose()
+        await self._writes.dispose()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    if "no such table" in str(error):  # SQLite calls that an operational error, like an outage
+        return Unavailable("The database has no tables yet: run 'python -m app db upgrade'.")
+    return Unavailable()
+
+
+def open_database(settings: Settings) -> Database:
+    """Make the engines that ``settings`` describe. Connects on first use only."""
+    url = sa.make_url(settings.sql_url)
+    match url.drivername:
+        case "sqlite+aiosqlite":
+            return _open_sqlite(url, settings)
+        case "postgresql+asyncpg":
+            engine = create_async_engine(
+                url,
+                echo=settings.db_echo,
+                pool_size=settings.db_pool_size,
+                max_overflow=settings.db_max_overflow,
+                pool_pre_ping=True,
+                connect_args={"timeout": 10, "command_timeout": 60},
+            )
+            return Database(engine, engine)
+        case other:
+            raise Misconfigured(
+                f"DATABASE_URL starts with {other}://, but it takes sqlite+aiosqlite:// or postgresql+asyncpg://."
+            )
+
+
+def _open_sqlite(url: sa.URL, settings: Settings) -> Database:
+    if not url.database or url.database == ":memory:":
+        raise Misconfigured("DATABASE_URL must name a file: several processes share the database.")
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reads = create_async_engine(
+        url, echo=settings.db_echo, pool_size=settings.db_pool_size, max_overflow=settings.db_max_overflow
+    )
+    writes = create_async_engine(url, echo=settings.db_echo, pool_size=1, max_overflow=0)
+    for engine, begin in ((reads, "BEGIN"), (writes, "BEGIN IMMEDIATE")):
+        sa.event.listen(engine.sync_engine, "connect", _set_pragmas)
+        sa.event.listen(engine.sync_engine, "begin", lambda connection, sql=begin: connection.exec_driver_sql(sql))
+    return Database(reads, writes, path.with_name(path.name + ".lock"))
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by the listener above, not by the driver
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "busy_timeout=10000",
+        "cache_size=-32768",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+class Rows:
+    """A batch of rows as a table expression: one statement text for every batch size.
+
+    ``unnest`` of one array per column on PostgreSQL, ``json_each`` of one document on SQLite.
+    """
+
+    def __init__(self, **columns: str) -> None:
+        self._columns = columns  # name → PostgreSQL type, out of text, integer, timestamptz, double precision
+
+    def sql(self, dialect: str) -> str:
+        """Return ``(SELECT …) AS v`` with a column per name, for use in FROM."""
+        if dialect == "sqlite":
+            picks = ", ".join(f"json_extract(value, '$[{at}]') AS {name}" for at, name in enumerate(self._columns))
+            return f"(SELECT {picks} FROM json_each(:rows)) AS v"  # noqa: S608  # names of our own columns
+        arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in self._columns.items())
+        return f"unnest({arrays}) AS v({', '.join(self._columns)})"
+
+    def values(self, dialect: str, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+        """Return the bind parameters for :meth:`sql`; every row has a value per column, in their order."""
+        if dialect == "sqlite":
+            return {"rows": orjson.dumps(rows, default=iso, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()}
+        return {name: [row[at] for row in rows] for at, name in enumerate(self._columns)}

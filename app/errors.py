@@ -1,0 +1,151 @@
+"""The one tree of errors. Everybody may import it; it imports nothing of the project.
+
+Each class carries a stable ``code``, the HTTP status of its answer, and a docstring whose first line
+is the default message. Facts are attributes, so that a log line or a problem answer can name them.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """The service could not do what was asked."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str | None = None, **facts: object) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.facts = facts
+        super().__init__(self.message)
+
+
+# --- what a caller did -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldError:
+    """One thing that is wrong with an input, and where."""
+
+    pointer: str  # RFC 6901, "/parameters/user_id"; "" is the whole document
+    code: str  # stable, machine-readable: "missing", "extra_forbidden", "greater_than_equal"
+    detail: str  # what would be right
+
+
+class InvalidInput(ServiceError):
+    """The input does not fit its schema."""
+
+    code = "validation_error"
+    status = 422
+
+    def __init__(self, errors: list[FieldError], message: str | None = None) -> None:
+        self.errors = errors
+        count = len(errors)
+        super().__init__(message or f"{count} field{'s' if count != 1 else ''} of the input would not do.")
+
+
+class BadRequest(ServiceError):
+    """The request fits its schema but makes no sense."""
+
+    code = "bad_request"
+    status = 400
+
+
+class UnknownTask(BadRequest):
+    """No such task type."""
+
+    code = "unknown_task"
+
+
+class MalformedJson(BadRequest):
+    """The body is not JSON."""
+
+    code = "malformed_json"
+
+
+class Unauthenticated(ServiceError):
+    """A valid API key is needed: send it as 'Authorization: Bearer <key>'."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(ServiceError):
+    """This key may not do that."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(ServiceError):
+    """Not found."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(ServiceError):
+    """The job is not in a state that allows this."""
+
+    code = "conflict"
+    status = 409
+
+
+class TooLarge(ServiceError):
+    """The body is larger than this route takes."""
+
+    code = "too_large"
+    status = 413
+
+
+class Unavailable(ServiceError):
+    """The database does not answer; nothing was accepted. Try again shortly."""
+
+    code = "unavailable"
+    status = 503
+
+
+# --- what a job says ---------------------------------------------------------------------------
+
+
+class Retry(ServiceError):
+    """The job asks to be run again later."""
+
+    code = "retry"
+
+    def __init__(self, message: str | None = None, *, after: float | None = None) -> None:
+        self.after = after  # seconds; None takes the job type's own backoff
+        super().__init__(message)
+
+
+class Discard(ServiceError):
+    """The job asks to end failed at once, without a retry."""
+
+    code = "discarded"
+
+
+class JobNotFound(Discard):
+    """A record that the job needs does not exist."""
+
+    code = "not_found"
+
+
+class SoftTimeLimitExceeded(ServiceError):
+    """The soft time limit has passed: finish now, or return what there is."""
+
+    code = "timeout"
+
+
+class ResultInvalid(Discard):
+    """The job's result cannot be stored."""
+
+    code = "result_invalid"
+
+
+# --- what is wrong with the installation -------------------------------------------------------
+
+
+class Misconfigured(ServiceError):
+    """A setting or a definition is wrong; the process does not start."""
+
+    code = "misconfigured"

@@ -1,0 +1,75 @@
+"""Group commit: the first item goes at once, what arrives meanwhile goes together.
+
+Batching never delays an idle system, and a busy one pays for one transaction instead of hundreds.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from app.errors import InvalidInput
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class GroupCommit(Generic[T, R]):
+    """Collects items and hands them to ``flush`` in batches; each caller gets the answer for its own item.
+
+    ``flush`` takes up to ``limit`` items and returns as many answers in the same order. A batch that the
+    database refuses for its content is split until the culprit stands alone, so that one bad row never
+    takes its neighbours along.
+    """
+
+    def __init__(self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, limit: int = 500) -> None:
+        self._flush = flush
+        self._limit = limit
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        # One task for all callers, on purpose: a caller that is cancelled must not take the batch with it.
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: T) -> R:
+        """Send one item; return once its transaction is committed, or raise what went wrong with it."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._drain())
+        return await future
+
+    async def close(self) -> None:
+        """Wait until everything that was sent is committed."""
+        if self._flusher is not None:
+            await self._flusher
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
+            await self._commit(batch)
+
+    async def _commit(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            answers = await self._flush([item for item, _ in batch])
+        except (DBAPIError, InvalidInput) as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            middle = len(batch) // 2
+            await self._commit(batch[:middle])
+            await self._commit(batch[middle:])
+        except BaseException as error:
+            _fail(batch, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+
+def _fail(batch: list[tuple[T, asyncio.Future[R]]], error: BaseException) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())

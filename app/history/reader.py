@@ -1,0 +1,205 @@
+"""The reading half of history: single jobs, keyset lists, counts, attempts, and the sweep's pages."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import orjson
+import sqlalchemy as sa
+
+from app.clock import iso, parse_iso
+from app.database import Database
+from app.errors import BadRequest
+from app.history.rows import Attempt, Job, failure_from, job_from
+from app.history.tables import attempts, jobs
+from app.jobs.status import Status
+
+_JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
+_LIVE: sa.ColumnElement[bool] = sa.literal_column(
+    "status IN ('pending', 'running')"
+)  # as in the partial index, to the letter
+
+Sort = Literal["-created_at", "created_at", "-priority", "priority"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs are meant; conditions combine, None asks for nothing."""
+
+    owner: str | None = None  # whose jobs: the caller's own, or everybody's
+    statuses: frozenset[Status] | None = None
+    task_type: str | None = None
+    kind: str | None = None
+    family: str | None = None
+    queue: str | None = None
+    user_id: str | None = None
+    priority: int | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    q: str | None = None  # a piece of the id, kind, user or error message
+    origin: Literal["people", "cron", "all"] = "people"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """One page of jobs; ``next_cursor`` is None on the last."""
+
+    jobs: list[Job]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveJob:
+    """What the sweep needs to know of a job that has not ended."""
+
+    id: str
+    kind: str
+    queue: str
+    priority: int
+    status: Status
+    due_at: datetime
+    claim: str | None
+    params: dict[str, Any]
+    created_at: datetime
+
+
+class Reader:
+    """Queries over history. Never writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, job_id: str) -> Job | None:
+        """Return one job by id."""
+        return (await self.get_many([job_id])).get(job_id)
+
+    async def get_many(self, ids: Sequence[str]) -> dict[str, Job]:
+        """Return the jobs among ``ids`` (at most 1,000) that exist, by id."""
+        query = sa.select(*_JOB_COLUMNS).where(jobs.c.id.in_(ids))
+        async with self._database.read() as connection:
+            return {row["id"]: job_from(row) for row in (await connection.execute(query)).mappings()}
+
+    async def page(
+        self,
+        wanted: JobFilter,
+        *,
+        sort: Sort = "-created_at",
+        limit: int = 100,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Return one page in ``sort`` order, ties by id; start after ``cursor`` or at ``offset``."""
+        column = jobs.c[sort.removeprefix("-")]
+        is_falling = sort.startswith("-")
+        query = sa.select(*_JOB_COLUMNS).where(*_conditions(wanted)).limit(limit + 1).offset(offset)
+        if cursor is not None:
+            value, job_id = _read_cursor(cursor, column)
+            after, last = sa.tuple_(column, jobs.c.id), sa.tuple_(sa.literal(value, column.type), job_id)
+            query = query.where(after < last if is_falling else after > last)
+        order = (column.desc(), jobs.c.id.desc()) if is_falling else (column, jobs.c.id)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.order_by(*order))).mappings().all()
+        found = [job_from(row) for row in rows[:limit]]
+        return JobPage(jobs=found, next_cursor=_cursor(found[-1], column) if len(rows) > limit else None)
+
+    async def count(self, wanted: JobFilter) -> int:
+        """Return how many jobs there are of this description."""
+        query = sa.select(sa.func.count()).select_from(jobs).where(*_conditions(wanted))
+        async with self._database.read() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def attempts(self, job: Job) -> list[Attempt]:
+        """Return every attempt of a job in order; the latest is told by the job's own row."""
+        query = sa.select(*(c.label(c.key) for c in attempts.c)).where(attempts.c.job_id == job.id)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.order_by(attempts.c.attempt))).mappings().all()
+        told = [
+            Attempt(
+                error=failure_from(row), **{name: row[name] for name in Attempt.__dataclass_fields__ if name != "error"}
+            )
+            for row in rows
+        ]
+        if job.attempts and (not told or told[-1].attempt < job.attempts):
+            told.append(_latest_attempt(job))
+        return told
+
+    async def live_page(self, *, before: str | None, limit: int = 1000) -> list[LiveJob]:
+        """Return jobs that have not ended, youngest id first, below the id ``before``."""
+        columns = [jobs.c[name].label(name) for name in LiveJob.__dataclass_fields__]
+        query = sa.select(*columns).where(_LIVE).order_by(jobs.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(jobs.c.id < before)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [LiveJob(**(dict(row) | {"status": Status(row["status"])})) for row in rows]
+
+    async def running_under(self, claims: dict[str, str]) -> set[str]:
+        """Return which of these jobs (id → claim) still run under that claim."""
+        query = sa.select(jobs.c.id, jobs.c.claim).where(jobs.c.id.in_(claims), jobs.c.status == Status.RUNNING)
+        async with self._database.read() as connection:
+            return {job_id for job_id, claim in (await connection.execute(query)).tuples() if claims[job_id] == claim}
+
+    async def last_ticks(self) -> dict[str, datetime]:
+        """Return the latest tick that each schedule has submitted."""
+        query = sa.select(jobs.c.schedule, sa.func.max(jobs.c.tick_at, type_=jobs.c.tick_at.type))
+        query = query.where(jobs.c.schedule.is_not(None)).group_by(jobs.c.schedule)
+        async with self._database.read() as connection:
+            return {name: tick for name, tick in (await connection.execute(query)).tuples() if name is not None}
+
+
+def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
+    equal = {
+        jobs.c.submitted_by: wanted.owner,
+        jobs.c.task_type: wanted.task_type,
+        jobs.c.kind: wanted.kind,
+        jobs.c.queue: wanted.queue,
+        jobs.c.user_id: wanted.user_id,
+        jobs.c.priority: wanted.priority,
+    }
+    found = [column == value for column, value in equal.items() if value is not None]
+    if wanted.statuses is not None:
+        found.append(jobs.c.status.in_(wanted.statuses))
+    if wanted.family is not None:
+        found.append(jobs.c.kind.startswith(f"{wanted.family}.", autoescape=True))
+    if wanted.created_after is not None:
+        found.append(jobs.c.created_at >= wanted.created_after)
+    if wanted.created_before is not None:
+        found.append(jobs.c.created_at < wanted.created_before)
+    if wanted.q is not None:
+        searched = (jobs.c.id, jobs.c.kind, jobs.c.user_id, jobs.c.error_message)
+        found.append(sa.or_(*(column.icontains(wanted.q, autoescape=True) for column in searched)))
+    match wanted.origin:
+        case "people":
+            found.append(jobs.c.schedule.is_(None))
+        case "cron":
+            found.append(jobs.c.schedule.is_not(None))
+        case "all":
+            pass
+    return found
+
+
+def _latest_attempt(job: Job) -> Attempt:
+    return Attempt(
+        attempt=job.attempts,
+        outcome=job.status.value,
+        worker_id=job.worker_id,
+        started_at=job.started_at,
+        ended_at=job.completed_at,
+        error=job.error,
+    )
+
+
+def _cursor(job: Job, column: sa.Column[Any]) -> str:
+    value = getattr(job, column.key)
+    plain = iso(value) if isinstance(value, datetime) else value
+    return urlsafe_b64encode(orjson.dumps([plain, job.id])).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, column: sa.Column[Any]) -> tuple[Any, str]:
+    try:
+        value, job_id = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        return (parse_iso(value) if column.key == "created_at" else int(value)), str(job_id)
+    except (ValueError, TypeError) as error:
+        raise BadRequest("The cursor is not one that a list answered; leave it out to start over.") from error

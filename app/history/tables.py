@@ -1,0 +1,84 @@
+"""The tables of jobs: ``background_tasks``, one row a job, and ``task_attempts``, the attempts worth a row.
+
+The column names are those of the HTTP contract, which calls a job a task; ``key`` gives each the name that
+the code uses. Indexes are few because the hot path pays for each.
+"""
+
+import sqlalchemy as sa
+
+from app.database import Json, UtcTime, metadata
+from app.jobs.status import Status
+
+_LIVE = sa.text("status IN ('pending', 'running')")
+_DEAD = sa.text("status IN ('failed', 'cancelled')")
+_TICK = sa.text("schedule IS NOT NULL")
+
+jobs = sa.Table(
+    "background_tasks",
+    metadata,
+    sa.Column("task_id", sa.Text, key="id", primary_key=True),
+    sa.Column("task_name", sa.Text, key="kind", nullable=False),
+    sa.Column("task_type", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text),  # whom the job is about; null is all users, or nobody
+    sa.Column("submitted_by", sa.Text, nullable=False),  # the owner
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("params", Json, nullable=False),
+    sa.Column("max_retries", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("scheduled_for", UtcTime),  # the time a caller asked for
+    sa.Column("due_at", UtcTime, nullable=False),  # when it may start: scheduled_for, or the next retry
+    sa.Column("expires_at", UtcTime),  # pending after this ends failed
+    sa.Column("claim", sa.Text),  # the claim it runs, or last ran, under
+    sa.Column("worker_id", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),  # starts; never reused
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("interruptions", sa.Integer, nullable=False, server_default="0"),  # lost leases, crashes
+    sa.Column("releases", sa.Integer, nullable=False, server_default="0"),  # given back at shutdown
+    sa.Column("started_at", UtcTime),  # of the latest attempt
+    sa.Column("completed_at", UtcTime),
+    sa.Column("progress", sa.Float, nullable=False, server_default="0"),  # 0–100
+    sa.Column("progress_message", sa.Text),
+    sa.Column("stage", sa.Text),
+    sa.Column("result", Json),
+    sa.Column("error_code", sa.Text),
+    sa.Column("error_type", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("error_traceback", sa.Text),
+    sa.Column("is_retryable", sa.Boolean),
+    sa.Column("retried_from", sa.Text),
+    sa.Column("schedule", sa.Text),  # the cron schedule that submitted it, and the tick it stands for
+    sa.Column("tick_at", UtcTime),
+    sa.CheckConstraint(f"status IN ({', '.join(repr(status.value) for status in Status)})", name="status"),
+    sa.CheckConstraint("priority BETWEEN 1 AND 10", name="priority"),
+    sqlite_with_rowid=False,
+)
+sa.Index("ix_background_tasks_live", jobs.c.id, sqlite_where=_LIVE, postgresql_where=_LIVE)
+sa.Index("ix_background_tasks_dead", jobs.c.created_at, jobs.c.id, sqlite_where=_DEAD, postgresql_where=_DEAD)
+sa.Index("ix_background_tasks_age", jobs.c.created_at, jobs.c.id)
+sa.Index("ix_background_tasks_owner", jobs.c.submitted_by, jobs.c.created_at, jobs.c.id)
+sa.Index(
+    "uq_background_tasks_tick",
+    jobs.c.schedule,
+    jobs.c.tick_at,
+    unique=True,
+    sqlite_where=_TICK,
+    postgresql_where=_TICK,
+)
+
+attempts = sa.Table(
+    "task_attempts",
+    metadata,
+    sa.Column("task_id", sa.Text, key="job_id", primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("outcome", sa.Text, nullable=False),  # failed, interrupted, released, completed, cancelled
+    sa.Column("worker_id", sa.Text),
+    sa.Column("started_at", UtcTime),
+    sa.Column("ended_at", UtcTime, nullable=False),
+    sa.Column("error_code", sa.Text),
+    sa.Column("error_type", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("error_traceback", sa.Text),
+    sqlite_with_rowid=False,
+)

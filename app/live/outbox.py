@@ -1,0 +1,69 @@
+"""Publishes what is only shown: events, progress, totals. Never makes its caller wait, never fails it.
+
+Posts are written in order, in one pipeline for all that came meanwhile. If Redis stays out, the oldest are
+dropped: a follower learns the end of a job from its row.
+"""
+
+import asyncio
+from collections import deque
+
+from app.live.events import MAX_EVENTS, Event, dump_event
+from app.live.progress import TTL_S, Progress, dump_progress
+from app.live.totals import Tally, fields_of
+from app.log import get_log
+from app.queue import keys
+from app.queue.connect import OUTAGES, Redis
+from app.queue.scripts import script_text
+
+log = get_log()
+
+_MAX_WAITING = 20_000
+_BATCH = 500
+_PAUSE_S = 0.5
+
+
+class Outbox:
+    """The publishing half of ``app.live``. One instance a process."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._publish = redis.register_script(script_text("publish"))
+        self._waiting: deque[tuple[Event | None, Tally | None]] = deque(maxlen=_MAX_WAITING)
+        self._writer: asyncio.Task[None] | None = None  # shared by all posters, who must not wait for it
+
+    def post(self, event: Event | None = None, tally: Tally | None = None) -> None:
+        """Publish an event, count an end, or both, soon."""
+        self._waiting.append((event, tally))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+
+    async def close(self) -> None:
+        """Write what still waits, for at most two seconds."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer], timeout=2)
+            self._writer.cancel()
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            try:
+                await self._write(batch)
+            except OUTAGES as error:
+                log.warning("events_delayed", waiting=len(batch) + len(self._waiting), reason=str(error))
+                self._waiting.extendleft(reversed(batch[: _MAX_WAITING - len(self._waiting)]))
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _write(self, batch: list[tuple[Event | None, Tally | None]]) -> None:
+        events = [event for event, _ in batch if event is not None]
+        await self._publish(args=[MAX_EVENTS, *map(dump_event, events)])
+        pipe = self._redis.pipeline(transaction=False)
+        for event in events:
+            if event.type == "task.progress":
+                pipe.set(keys.progress(event.job_id), dump_progress(_progress(event)), ex=TTL_S)
+        for field, count in fields_of(tally for _, tally in batch if tally is not None).items():
+            pipe.hincrby(keys.TOTALS, field, count)
+        await pipe.execute()
+
+
+def _progress(event: Event) -> Progress:
+    return Progress(attempt=event.attempt, percent=event.progress, message=event.message, stage=event.stage)

@@ -1,0 +1,61 @@
+"""Who is at work: each worker's heartbeat, in Redis."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import orjson
+
+from app.clock import iso, to_ms, utc_now
+from app.queue import keys
+from app.queue.connect import Redis
+
+ALIVE_S = 15  # without a heartbeat for longer, a worker counts as gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """What a worker says of itself every few seconds."""
+
+    id: str
+    host: str
+    pid: int
+    queues: list[str]
+    slots: int
+    running: int
+    processed: int
+    failed: int
+    rss: int  # bytes
+    loop_lag: float  # seconds the event loop was late at the last beat
+    started_at: datetime
+    last_heartbeat: datetime
+
+
+async def beat(redis: Redis, heartbeat: Heartbeat) -> None:
+    """Store a heartbeat; it fades by itself."""
+    value = asdict(heartbeat) | {name: iso(getattr(heartbeat, name)) for name in ("started_at", "last_heartbeat")}
+    pipe = redis.pipeline(transaction=False)
+    pipe.set(keys.worker(heartbeat.id), orjson.dumps(value), ex=ALIVE_S)
+    pipe.zadd(keys.WORKERS, {heartbeat.id: to_ms(heartbeat.last_heartbeat)})
+    pipe.zremrangebyscore(keys.WORKERS, "-inf", to_ms(utc_now()) - 1000 * ALIVE_S)
+    await pipe.execute()
+
+
+async def leave(redis: Redis, worker_id: str) -> None:
+    """Take a worker that stops in good order off the list at once."""
+    pipe = redis.pipeline(transaction=False)
+    pipe.delete(keys.worker(worker_id))
+    pipe.zrem(keys.WORKERS, worker_id)
+    await pipe.execute()
+
+
+async def alive_workers(redis: Redis) -> list[Heartbeat]:
+    """Return the workers that were heard of lately, by id."""
+    ids = sorted(raw.decode() for raw in await redis.zrange(keys.WORKERS, 0, -1))
+    found = await redis.mget([keys.worker(worker_id) for worker_id in ids]) if ids else []
+    return [_heartbeat(raw) for raw in found if raw is not None]
+
+
+def _heartbeat(raw: bytes) -> Heartbeat:
+    value = orjson.loads(raw)
+    times = {name: datetime.fromisoformat(value[name]) for name in ("started_at", "last_heartbeat")}
+    return Heartbeat(**(value | times))

@@ -1,0 +1,57 @@
+"""Structured logging. Every module calls :func:`get_log`; a composition root calls :func:`configure_logging`.
+
+Event names are past-tense facts (``job_settled``). Context (``job_id``, ``kind``, ``attempt``, ``queue``,
+``worker_id``) is bound once with :func:`bound`; params, results and secrets are never logged.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+
+def configure_logging(level: str = "INFO", style: Literal["auto", "json", "console"] = "auto") -> None:
+    """Send structlog and the standard library's loggers to standard error in one format."""
+    is_console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    tail: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if is_console
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *tail],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(logging.getLevelName(level), logging.WARNING))
+
+
+def get_log() -> FilteringBoundLogger:
+    """Return the project's logger."""
+    return cast(FilteringBoundLogger, structlog.get_logger())
+
+
+@contextmanager
+def bound(**context: object) -> Iterator[None]:
+    """Add context to every line that is logged inside the block, in this task and its children."""
+    with structlog.contextvars.bound_contextvars(**context):
+        yield

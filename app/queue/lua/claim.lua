@@ -1,0 +1,90 @@
+-- Claim due jobs: highest priority first, first in first out inside a priority, across all queues served.
+-- ARGV: want, lease_ms, token, search (1 looks at every key, not only at the busy ones), then the queue names served
+-- Returns: {now_ms, ms until the next job is due or -1, 1 if more may be due, id, queue_key, dead token or '', aborted 0|1, ...}
+-- Cost: O(busy keys + want · log n); an idle claim is a handful of commands.
+local want, lease_ms, token, search = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
+local now, served = now_ms(), {}
+for at = 5, #ARGV do served[ARGV[at]] = true end
+
+-- Jobs whose worker went silent go back to their place. Their claim stays: the next claimer reports it as dead.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do
+  local queue_key = claim_of(id)
+  redis.call('ZREM', LEASES, id)
+  redis.call('DEL', HOLDER .. id)
+  local score = queue_key and tonumber(redis.call('ZSCORE', queue_key, id) or '')
+  if score and score >= RUNNING_OFFSET then
+    place(queue_key, score - RUNNING_OFFSET, id)
+    redis.call('SADD', BUSY, queue_key)
+    ring_bell(queue_name(queue_key))
+  elseif not score then
+    redis.call('HDEL', CLAIMS, id)
+  end
+end
+
+if search then  -- a stock arq client fills a sorted set and knows nothing of the rest
+  for name in pairs(served) do
+    for priority = 1, 10 do
+      local queue_key = QUEUE .. name .. ':' .. priority
+      if redis.call('EXISTS', queue_key) == 1 then redis.call('SADD', BUSY, queue_key) end
+    end
+  end
+end
+
+for _, name in ipairs(redis.call('SMEMBERS', PAUSED)) do served[name] = nil end
+local levels = {}
+for _, queue_key in ipairs(redis.call('SMEMBERS', BUSY)) do
+  local name, priority = string.match(string.sub(queue_key, #QUEUE + 1), '^(.*):(%d+)$')
+  if name and served[name] then
+    priority = tonumber(priority)
+    levels[priority] = levels[priority] or {}
+    table.insert(levels[priority], queue_key)
+  end
+end
+
+local out, next_due, more = {now, -1, 0}, nil, 0
+for priority = 10, 1, -1 do
+  if want == 0 then break end
+  local due = {}
+  for _, queue_key in ipairs(levels[priority] or {}) do
+    local found = redis.call('ZRANGEBYSCORE', queue_key, '-inf', now, 'WITHSCORES', 'LIMIT', 0, want)
+    for at = 1, #found, 2 do due[#due + 1] = {tonumber(found[at + 1]), found[at], queue_key} end
+    if #found < 2 * want then
+      local waiting = redis.call('ZRANGEBYSCORE', queue_key, '(' .. now, '(' .. exact(RUNNING_OFFSET), 'WITHSCORES', 'LIMIT', 0, 1)
+      if waiting[2] then
+        next_due = math.min(next_due or tonumber(waiting[2]), tonumber(waiting[2]))
+      elseif #found == 0 and redis.call('ZCARD', queue_key) == 0 then
+        redis.call('SREM', BUSY, queue_key)
+      end
+    end
+  end
+  if levels[priority] and #levels[priority] > 1 then
+    table.sort(due, function(a, b) if a[1] ~= b[1] then return a[1] < b[1] end return a[2] < b[2] end)
+  end
+  for _, entry in ipairs(due) do
+    if want == 0 then break end
+    local score, id, queue_key = entry[1], entry[2], entry[3]
+    place(queue_key, score + RUNNING_OFFSET, id)
+    if redis.call('EXISTS', HOLDER .. id) == 1 then
+      -- Somebody holds it: arq's abort() re-scores a running job. It goes back under its holder's lease.
+      redis.call('ZADD', LEASES, 'NX', now + math.max(redis.call('PTTL', HOLDER .. id), 1000), id)
+    else
+      local _, dead = claim_of(id)
+      hold(id, queue_key, token, now, lease_ms)
+      local aborted = redis.call('ZSCORE', ABORTS, id) and 1 or 0
+      out[#out + 1] = id
+      out[#out + 1] = queue_key
+      out[#out + 1] = dead or ''
+      out[#out + 1] = aborted
+      want = want - 1
+    end
+  end
+end
+if want == 0 then
+  more = 1
+  for _, keys in pairs(levels) do
+    for _, queue_key in ipairs(keys) do ring_bell(queue_name(queue_key)) end
+  end
+end
+if next_due then out[2] = next_due - now end
+out[3] = more
+return out

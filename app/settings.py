@@ -1,0 +1,76 @@
+"""All settings, from the environment or ``.env``. Read once by a composition root and passed on.
+
+``.env.example`` lists the same names with the same defaults; a contract test compares the two.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Every field is an environment variable of the same name, upper case."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis 6.2+ or Valkey; rediss:// for TLS.")
+    database_url: str = Field(
+        "",
+        description="SQLAlchemy async URL: sqlite+aiosqlite:///path or postgresql+asyncpg://…; "
+        "empty is jobs.db inside DATA_DIR.",
+    )
+    db_echo: bool = Field(False, description="Log every SQL statement. For debugging only: shows parameters.")
+    db_pool_size: int = Field(5, ge=1, le=200, description="Database connections kept open by one process.")
+    db_max_overflow: int = Field(10, ge=0, le=200, description="Connections beyond the pool under load.")
+    db_auto_upgrade: bool = Field(True, description="Bring the schema up to date when a process starts.")
+    data_dir: Path = Field(Path(".data"), description="Directory for the SQLite file and generated keys.")
+
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated origins that browsers may call from; empty allows none."
+    )
+    admin_api_key: SecretStr | None = Field(
+        None, description="Bearer token of the administrator; unset makes one in DATA_DIR/admin.key."
+    )
+    api_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        default_factory=dict, description="Comma-separated user=key pairs: bearer tokens of ordinary users."
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto is coloured lines on a terminal and JSON elsewhere."
+    )
+
+    worker_slots: int = Field(100, ge=1, le=10_000, description="Jobs one worker process runs at a time.")
+    worker_cron: bool = Field(True, description="Whether workers submit what the schedule says.")
+    worker_grace_s: float = Field(30, ge=0, le=3600, description="Seconds running jobs get after SIGTERM.")
+    lease_s: float = Field(9, ge=1, le=300, description="Seconds until a silent worker's jobs are taken over.")
+    result_ttl_s: int = Field(3600, ge=1, description="Seconds a result stays in Redis for quick readers.")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if any(not user.strip() or not key.strip() for user, _, key in pairs):
+            raise ValueError("API_KEYS is a comma-separated list of user=key")
+        return {user.strip(): key.strip() for user, _, key in pairs}
+
+    @field_validator("admin_api_key", mode="before")
+    @classmethod
+    def _unset_when_empty(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @property
+    def sql_url(self) -> str:
+        """The database URL in force: ``DATABASE_URL``, else a SQLite file inside ``DATA_DIR``."""
+        return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'jobs.db').absolute()}"

@@ -1,0 +1,104 @@
+"""Fixtures: real servers, and settings that know nothing of the developer's own environment."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import SecretStr
+
+from app.database import Database, open_database
+from app.settings import Settings
+from tests.support.postgres_server import NoPostgresError, PostgresUnderTest, running_postgres
+from tests.support.redis_server import RedisUnderTest, running_redis
+
+DatabaseKind = Literal["sqlite", "postgresql"]
+
+ADMIN_KEY = "the-admin-key-of-the-tests"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on both databases if it uses ``database``, or on those that its ``databases`` mark names."""
+    mark = metafunc.definition.get_closest_marker("databases")
+    if mark is None and "database" not in metafunc.fixturenames:
+        return
+    kinds = mark.args if mark else ("sqlite", "postgresql")
+    marks = {"postgresql": [pytest.mark.postgresql]}
+    metafunc.parametrize("database_kind", [pytest.param(kind, marks=marks.get(kind, [])) for kind in kinds])
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the developer's environment and ``.env`` from every Settings that a test makes."""
+    for name in [name for name in os.environ if name.lower() in Settings.model_fields]:
+        monkeypatch.delenv(name)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisUnderTest]:
+    """A real Redis for the whole run; use ``redis_url``, which comes empty."""
+    with running_redis(os.environ.get("REDIS_URL")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisUnderTest) -> str:
+    """An empty database on a real Redis."""
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresUnderTest]:
+    """A real PostgreSQL for the whole run, or a skip that says what is missing."""
+    try:
+        with running_postgres(os.environ.get("TEST_POSTGRES_URL")) as server:
+            yield server
+    except NoPostgresError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def database_kind() -> DatabaseKind:
+    """Which database ``settings`` name. SQLite, where the test does not say otherwise."""
+    return "sqlite"
+
+
+@pytest.fixture
+def database_url(database_kind: DatabaseKind, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a database that is this test's own."""
+    if database_kind == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"
+        return
+    postgres: PostgresUnderTest = request.getfixturevalue("postgres")
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str, database_url: str) -> Settings:
+    """Settings on servers of the test's own, with a known administrator."""
+    return Settings(
+        redis_url=redis_url,
+        database_url=database_url,
+        data_dir=tmp_path,
+        port=0,
+        admin_api_key=SecretStr(ADMIN_KEY),
+        log_format="json",
+    )
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """An open, empty database with the whole schema."""
+    from app.history.migrate import upgrade
+
+    database = open_database(settings)
+    try:
+        await upgrade(database)
+        yield database
+    finally:
+        await database.close()

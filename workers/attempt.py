@@ -1,0 +1,187 @@
+"""One run of one job, as a straight line: run → outcome → settle → acknowledge. It ends in one match."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from enum import Enum, auto
+from typing import assert_never
+
+from structlog.contextvars import bind_contextvars
+
+from app.announce import event_of
+from app.clock import utc_now
+from app.history.rows import Failure
+from app.history.writer import Settlement, Started
+from app.installation import Installation
+from app.jobs.catalogue import AnyJobType
+from app.jobs.status import Status
+from app.live.progress import Progress
+from app.log import get_log
+from workers.context import Context
+from workers.families import Work
+from workers.outcome import Completed, Failed, Lost, Outcome, Released, completed, failed, timed_out
+
+log = get_log()
+
+MAX_INTERRUPTIONS = 3  # lost leases after which a job counts as what kills its workers
+
+_WORKER_LOST = Failure(
+    code="worker_lost",
+    type="WorkerLost",
+    message=f"The workers that ran the job died {MAX_INTERRUPTIONS} times.",
+    is_retryable=False,
+)
+
+
+class StopReason(Enum):
+    """Why a running attempt is told to stop."""
+
+    CANCELLED = auto()  # the row was cancelled
+    LOST = auto()  # another claim has the job
+    TIMEOUT = auto()  # the hard limit has passed
+    SHUTDOWN = auto()  # the worker stops
+
+
+def given_back(job: Started, *, after_s: float) -> Settlement:
+    """Settle a job that cannot run here: it waits for another worker."""
+    now = utc_now()
+    return Settlement(
+        id=job.id,
+        attempts=job.attempts,
+        claim=job.claim,
+        status=Status.PENDING,
+        outcome="released",
+        ended_at=now,
+        due_at=now + timedelta(seconds=after_s),
+    )
+
+
+def ended_unknown(job: Started) -> Settlement:
+    """Settle a job whose kind no worker knows."""
+    message = f"No worker knows the kind {job.kind!r}."
+    return Settlement(
+        id=job.id,
+        attempts=job.attempts,
+        claim=job.claim,
+        status=Status.FAILED,
+        outcome="failed",
+        ended_at=utc_now(),
+        error=Failure(code="unknown_task", type="UnknownTask", message=message, is_retryable=False),
+    )
+
+
+class Attempt:
+    """One run of a job that this worker has started. ``on_settled`` is called once the slot is free."""
+
+    def __init__(
+        self,
+        job: Started,
+        job_type: AnyJobType,
+        work: Work,
+        house: Installation,
+        on_settled: Callable[["Attempt", Outcome], None],
+    ) -> None:
+        self.job = job
+        self.job_type = job_type
+        self.hard_limit_at = time.monotonic() + job_type.limits.hard_s
+        self._work = work
+        self._house = house
+        self._on_settled = on_settled
+        self._stop_reason: StopReason | None = None
+        self._is_stoppable = True
+        self._context = Context(job, job_type.limits, house, self._publish)
+        self._task: asyncio.Task[None] | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """Cancel the work, for this reason; the first reason counts, and a settling attempt is left alone."""
+        if self._is_stoppable and self._stop_reason is None and self._task is not None:
+            self._stop_reason = reason
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """Carry the attempt through to its end. Never raises for what the work does."""
+        self._task = asyncio.current_task()
+        bind_contextvars(job_id=self.job.id, kind=self.job.kind, attempt=self.job.attempts, queue=self.job.queue)
+        outcome = await self._outcome()
+        self._is_stoppable = False
+        self._context.close()
+        settlement = self._settlement(outcome)
+        if settlement is None or not await self._house.lifecycle.settle(self.job, settlement):
+            self._on_settled(self, Lost())
+            log.info("job_given_up", reason=str(self._stop_reason))
+            await self._house.lifecycle.stand_down(self.job)
+            return
+        self._on_settled(self, outcome)
+        log.info("job_settled", outcome=settlement.outcome, status=settlement.status.value)
+        await self._house.lifecycle.acknowledge(self.job, settlement)
+
+    async def _outcome(self) -> Outcome:
+        if self.job.interruptions >= MAX_INTERRUPTIONS:
+            return Failed(failure=_WORKER_LOST)
+        try:
+            params = self.job_type.params.model_validate(self.job.params)
+            outcome: Outcome = completed(await self._work(self._context, params))
+        except asyncio.CancelledError as error:
+            outcome = failed(error)
+        except Exception as error:  # whatever a job does, it must end in its row and never in its worker
+            outcome = failed(error)
+        match self._stop_reason:
+            case StopReason.CANCELLED | StopReason.LOST:
+                return Lost()
+            case StopReason.TIMEOUT:
+                return timed_out(self.job_type.limits.hard_s)
+            case StopReason.SHUTDOWN:
+                return outcome if isinstance(outcome, Completed) else Released()
+            case None:
+                return outcome
+            case other:
+                assert_never(other)
+
+    def _settlement(self, outcome: Outcome) -> Settlement | None:
+        match outcome:
+            case Completed(result=result):
+                return self._ended(Status.COMPLETED, "completed", result=result)
+            case Failed(failure=failure) if not failure.is_retryable or self.job.failures >= self.job.max_retries:
+                return self._ended(Status.FAILED, "failed", error=failure)
+            case Failed(failure=failure, after_s=after_s):
+                delay = self.job_type.retry.delay_s(self.job.failures) if after_s is None else after_s
+                return self._ended(Status.PENDING, "failed", error=failure, after_s=delay)
+            case Released():
+                return self._ended(Status.PENDING, "released")
+            case Lost():
+                return None
+            case other:
+                assert_never(other)
+
+    def _ended(
+        self,
+        status: Status,
+        outcome: str,
+        *,
+        result: str | None = None,
+        error: Failure | None = None,
+        after_s: float | None = None,
+    ) -> Settlement:
+        now, latest = utc_now(), self._context.latest
+        return Settlement(
+            id=self.job.id,
+            attempts=self.job.attempts,
+            claim=self.job.claim,
+            status=status,
+            outcome=outcome,
+            ended_at=now,
+            due_at=None if after_s is None else now + timedelta(seconds=after_s),
+            result=result,
+            error=error,
+            progress=100.0 if status is Status.COMPLETED else latest.percent,
+            progress_message=latest.message,
+            stage=latest.stage,
+        )
+
+    def _publish(self, progress: Progress) -> None:
+        event = event_of(self.job, "task.progress", Status.RUNNING, self.job.attempts)
+        self._house.outbox.post(
+            replace(event, progress=progress.percent, message=progress.message, stage=progress.stage)
+        )

@@ -1,0 +1,89 @@
+"""Schedules as arq cron definitions. arq says when; each tick becomes one durable job, once for all workers."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from arq.cron import CronJob, cron, next_cron
+
+from app.history.reader import Reader
+from app.jobs.catalogue import Catalogue
+from app.jobs.schedules import Schedule
+from app.jobs.validation import validate
+from app.lifecycle import Lifecycle, Order
+from app.log import get_log
+
+log = get_log()
+
+OWNER = "cron"
+_STEP = timedelta(seconds=1)
+
+
+def cron_jobs(schedules: Iterable[Schedule]) -> list[CronJob]:
+    """Return arq's definitions of these schedules, by name."""
+    return [cron(_submit_as_job, name=schedule.name, **_fields(schedule)) for schedule in schedules]
+
+
+async def _submit_as_job(ctx: dict[Any, Any]) -> None:
+    """Stand in for the coroutine that arq's ``cron`` wants; the job's work is found by its kind."""
+
+
+class Ticker:
+    """Submits what the schedules say. Every worker may have one: a tick is a unique row."""
+
+    def __init__(self, schedules: Sequence[Schedule], catalogue: Catalogue, lifecycle: Lifecycle) -> None:
+        self._schedules = {schedule.name: schedule for schedule in schedules}
+        self._catalogue = catalogue
+        self._lifecycle = lifecycle
+
+    async def tick(self, name: str, at: datetime) -> bool:
+        """Submit the job of one tick; return whether this worker was the first to."""
+        schedule = self._schedules[name]
+        job_type = self._catalogue.find(schedule.kind)
+        order = Order(
+            job_type=job_type,
+            params=validate(job_type.params, dict(schedule.params)),
+            owner=OWNER,
+            schedule=name,
+            tick_at=at,
+        )
+        job = await self._lifecycle.submit_tick(order)
+        if job is not None:
+            log.info("tick_submitted", schedule=name, tick=at.isoformat(), job_id=job.id)
+        return job is not None
+
+    async def run(self, definitions: Iterable[CronJob], now: datetime) -> None:
+        """Submit every definition that is due by ``now``; of several missed ticks, only the latest."""
+        for definition in definitions:
+            if definition.next_run is None:
+                definition.calculate_next(now - _STEP)  # arq looks from a second after what it is given
+            due = definition.next_run
+            if due is None or due > now:
+                continue
+            tick = latest_tick(self._schedules[definition.name], after=due - _STEP, until=now) or due
+            await self.tick(definition.name, tick)
+            definition.calculate_next(tick)
+
+    async def catch_up(self, reader: Reader, now: datetime) -> None:
+        """Submit, once each, the latest tick that every schedule has missed since its last one."""
+        for name, last in (await reader.last_ticks()).items():
+            schedule = self._schedules.get(name)
+            if schedule is None or not schedule.catches_up:
+                continue
+            missed = latest_tick(schedule, after=last, until=now)
+            if missed is not None:
+                await self.tick(name, missed)
+
+
+def latest_tick(schedule: Schedule, *, after: datetime, until: datetime) -> datetime | None:
+    """Return the last tick in ``(after, until]``, or None if there was none."""
+    found, tick = None, next_cron(after, **_fields(schedule))
+    while tick <= until:
+        found, tick = tick, next_cron(tick, **_fields(schedule))
+    return found
+
+
+def _fields(schedule: Schedule) -> dict[str, Any]:
+    fields = {"weekday": schedule.weekday, "hour": schedule.hour, "minute": schedule.minute, "second": schedule.second}
+    plain = {name: set(value) if isinstance(value, frozenset) else value for name, value in fields.items()}
+    return plain | {"microsecond": 0}

@@ -1,0 +1,379 @@
+"""The worker: a subclass of arq's that serves many priority-keyed queues with one pool of slots.
+
+From arq come the settings, the function table, cron definitions, hooks and the run methods. Claiming,
+running and finishing are ours: one call claims for all free slots, one transaction starts what was claimed,
+and a job whose worker dies is somebody else's after one lease. An outage of Redis or SQL never ends a worker.
+"""
+
+import asyncio
+import os
+import platform
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import psutil
+from arq.cron import CronJob
+from arq.worker import Worker as ArqWorker
+from arq.worker import func
+
+from app.clock import new_id, utc_now
+from app.errors import Conflict, NotFound, Unavailable
+from app.history.writer import Started
+from app.installation import Installation
+from app.live.control import cancellations
+from app.live.workers import Heartbeat, beat, leave
+from app.log import get_log
+from app.queue.client import Claims
+from app.queue.connect import OUTAGES
+from app.queue.doorbell import Doorbell
+from workers.attempt import Attempt, StopReason, ended_unknown, given_back
+from workers.cron import Ticker
+from workers.families import Work
+from workers.lease import LeaseKeeper
+from workers.outcome import Completed, Failed, Outcome
+from workers.sweep import Sweep
+
+log = get_log()
+
+MAX_CLAIM = 200  # jobs in one claim and one start
+IDLE_POLL_S = 5.0  # behind the doorbell, which wakes an idle worker at once
+_WATCH_S = 0.25  # how often running attempts are held against their limits
+_REREAD_S = 5.0  # how often the rows of running attempts are read again
+_BEAT_S = 3.0
+_OUTAGE_PAUSE_S = 0.5
+_SETTLE_LIMIT_S = 10.0  # for released jobs to be written at shutdown; after that their leases run out
+_UNKNOWN_KIND_PAUSE_S = 10.0  # until a job that this worker does not know is offered again
+_UNKNOWN_KIND_LIMIT_S = 600.0  # after which nobody is expected to know it
+
+_OUTAGES = (Unavailable, *OUTAGES)
+
+
+class Worker(ArqWorker):
+    """Runs jobs of many queues, highest priority first, in ``max_jobs`` slots.
+
+    ``functions`` is the work by kind (:func:`workers.families.load_work`); the other options are arq's.
+    """
+
+    def __init__(
+        self,
+        installation: Installation,
+        *,
+        functions: dict[str, Work],
+        queues: Sequence[str],
+        max_jobs: int,
+        cron_jobs: Sequence[CronJob] = (),
+        ticker: Ticker | None = None,
+        burst: bool = False,
+        handle_signals: bool = True,
+    ) -> None:
+        super().__init__(
+            [func(work, name=kind) for kind, work in functions.items()],
+            queue_name=queues[0],
+            cron_jobs=cron_jobs,
+            redis_pool=installation.redis,
+            burst=burst,
+            max_jobs=max_jobs,
+            job_completion_wait=max(1, int(installation.settings.worker_grace_s)),
+            handle_signals=handle_signals,
+            timezone=UTC,  # type: ignore[arg-type]  # any tzinfo will do
+        )
+        self.id = f"{platform.node()}:{os.getpid()}:{new_id()[-6:]}"
+        self.queues = tuple(queues)
+        self._house = installation
+        self._work = functions
+        self._ticker = ticker
+        self._doorbell = Doorbell(installation.redis, queues)
+        self._keeper = LeaseKeeper(
+            installation.settings.redis_url,
+            installation.settings.lease_s,
+            on_lost=self._from_thread(lambda ids: self._stop_attempts(ids, StopReason.LOST)),
+            on_aborted=self._from_thread(self._cancel_aborted),
+        )
+        self._attempts: dict[str, Attempt] = {}  # one slot each
+        self._running: set[asyncio.Task[None]] = set()  # the same, and those that only acknowledge
+        self._claim_number = 0
+        self._is_stopping = False
+        self._wake = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._searches = True  # look at every key at the next claim
+        self._started_at = utc_now()
+
+    # --- one worker's life ----------------------------------------------------------------------
+
+    async def main(self) -> None:
+        """Serve until told to stop (or, in burst, until nothing is due), then finish what runs."""
+        if self.on_startup:
+            await self.on_startup(self.ctx)
+        self._keeper.start()
+        self._has_room.set()
+        log.info("worker_started", worker_id=self.id, queues=self.queues, slots=self.max_jobs)
+        helpers = {
+            "doorbell": self._listen_to_bells,
+            "control": self._listen_to_cancellations,
+            "limits": self._watch_limits,
+            "rows": self._reread_rows,
+            "heartbeat": self._beat,
+            "sweep": self._sweep,
+            "cron": self._tick,
+        }
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._steadily(name, helper)) for name, helper in helpers.items()]
+                try:
+                    await self._serve()
+                finally:
+                    await self._finish()
+                    for task in tasks:
+                        task.cancel()
+        finally:
+            await asyncio.to_thread(self._keeper.stop)
+            await self._leave()
+
+    async def close(self) -> None:
+        """Run arq's shutdown hook; the stores belong to the installation, which closes them."""
+        if self.on_shutdown:
+            await self.on_shutdown(self.ctx)
+
+    def handle_sig(self, signum: signal.Signals) -> None:
+        """Stop claiming at the first signal and let jobs finish; leave at once at the second."""
+        if self._is_stopping:
+            log.warning("worker_left_at_once", signal=signal.Signals(signum).name)
+            os._exit(128 + signum)
+        log.info("worker_stopping", signal=signal.Signals(signum).name, running=len(self._attempts))
+        self._is_stopping = True
+        self._wake.set()
+
+    def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
+        """Do what :meth:`handle_sig` does: it waits already."""
+        self.handle_sig(signum)
+
+    async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
+        """Submit a durable job for every definition that is due by ``n``."""
+        if self._ticker is not None:
+            await self._ticker.run(self.cron_jobs, n)
+
+    # --- claiming and running -------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while not self._is_stopping:
+            self._wake.clear()
+            pause_s = await self._take()
+            if self.burst and not self._attempts and pause_s and await self._is_drained():
+                return
+            if pause_s:
+                await self._rest(pause_s)
+
+    async def _take(self) -> float:
+        """Fill the free slots; return after how many seconds it is worth trying again, 0 for at once."""
+        free = self.max_jobs - len(self._attempts)
+        if free <= 0:
+            return IDLE_POLL_S
+        self._claim_number += 1
+        token = f"{self.id}:{self._claim_number}"
+        try:
+            claims = await self._house.queue.claim(
+                self.queues, want=min(free, MAX_CLAIM), token=token, search=self._searches
+            )
+            self._searches = False
+            if claims.claims:
+                for claim in claims.claims:
+                    self._keeper.hold(claim.id, claim.queue_key, token)
+                await self._start({claim.id for claim in claims.claims}, claims)
+        except _OUTAGES as error:
+            log.warning("claiming_interrupted", reason=str(error))
+            await asyncio.sleep(_OUTAGE_PAUSE_S)
+            return _OUTAGE_PAUSE_S
+        if claims.has_more:
+            return 0.0 if len(self._attempts) < self.max_jobs else IDLE_POLL_S
+        due_s = IDLE_POLL_S if claims.next_due is None else claims.next_due.total_seconds()
+        return min(IDLE_POLL_S, max(due_s, 0.001))
+
+    async def _start(self, claimed: set[str], claims: Claims) -> None:
+        started: list[Started] = []
+        try:
+            started = await self._house.lifecycle.start(claims, worker_id=self.id)
+        finally:
+            for job_id in claimed - {job.id for job in started}:
+                self._keeper.drop(job_id)
+        for job in started:
+            self._launch(job)
+
+    def _launch(self, job: Started) -> None:
+        job_type, work = self._house.catalogue.get(job.kind), self._work.get(job.kind)
+        if job_type is None or work is None:
+            self._keep(self._refuse(job))
+        else:
+            attempt = Attempt(job, job_type, work, self._house, self._on_settled)
+            self._attempts[job.id] = attempt
+            self._keep(attempt.run()).add_done_callback(lambda _: self._free(job.id))
+        if len(self._attempts) >= self.max_jobs:
+            self._has_room.clear()
+
+    def _on_settled(self, attempt: Attempt, outcome: Outcome) -> None:
+        match outcome:
+            case Completed():
+                self.jobs_complete += 1
+            case Failed():
+                self.jobs_failed += 1
+            case _:
+                pass
+        self._free(attempt.job.id)
+
+    def _free(self, job_id: str) -> None:
+        """Give a slot back: when the attempt is settled, or at the latest when its task ends, however it ends."""
+        if self._attempts.pop(job_id, None) is not None:
+            self._keeper.drop(job_id)
+            self._has_room.set()
+            self._wake.set()
+
+    def _keep(self, running: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something that must outlive a helper's failure, and that the drain waits for."""
+        task = asyncio.create_task(running)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("attempt_broke", exc_info=task.exception())
+
+    async def _refuse(self, job: Started) -> None:
+        """Give back a kind that this worker does not know: another version may be on its way up."""
+        self._keeper.drop(job.id)
+        if (utc_now() - job.due_at).total_seconds() < _UNKNOWN_KIND_LIMIT_S:
+            settlement = given_back(job, after_s=_UNKNOWN_KIND_PAUSE_S)
+        else:
+            settlement = ended_unknown(job)
+        if await self._house.lifecycle.settle(job, settlement):
+            await self._house.lifecycle.acknowledge(job, settlement)
+
+    async def _finish(self) -> None:
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._house.settings.worker_grace_s)
+        self._stop_attempts(list(self._attempts), StopReason.SHUTDOWN)
+        if self._running:
+            await asyncio.wait(self._running, timeout=_SETTLE_LIMIT_S)
+        log.info("worker_stopped", worker_id=self.id, completed=self.jobs_complete, failed=self.jobs_failed)
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            self._searches = seconds >= IDLE_POLL_S
+
+    async def _is_drained(self) -> bool:
+        stats = await self._house.queue.stats(self.queues)
+        return not any(queue.ready or queue.running for queue in stats)
+
+    # --- helpers, each for ever -----------------------------------------------------------------
+
+    async def _steadily(self, name: str, helper: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await helper()
+            except _OUTAGES as error:
+                log.warning("helper_interrupted", helper=name, reason=str(error))
+                await asyncio.sleep(_OUTAGE_PAUSE_S)
+
+    async def _listen_to_bells(self) -> None:
+        while True:
+            await self._has_room.wait()
+            bell = await self._doorbell.wait(at_most_s=IDLE_POLL_S)
+            if bell is None:
+                continue
+            if self._has_room.is_set() and not self._is_stopping:
+                self._wake.set()
+            else:
+                await self._doorbell.pass_on(bell)
+
+    async def _listen_to_cancellations(self) -> None:
+        async for job_id in cancellations(self._house.redis):
+            self._stop_attempts([job_id], StopReason.CANCELLED)
+
+    async def _watch_limits(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            now = monotonic()
+            for attempt in self._attempts.values():
+                if now >= attempt.hard_limit_at:
+                    attempt.stop(StopReason.TIMEOUT)
+
+    async def _reread_rows(self) -> None:
+        """Find cancels and takeovers that nobody told of."""
+        while True:
+            await asyncio.sleep(_REREAD_S)
+            claims = {job_id: attempt.job.claim for job_id, attempt in self._attempts.items()}
+            if claims:
+                mine = await self._house.reader.running_under(claims)
+                self._stop_attempts(claims.keys() - mine, StopReason.LOST)
+
+    async def _beat(self) -> None:
+        process, lag_s = psutil.Process(), 0.0
+        while True:
+            await beat(self._house.redis, self._heartbeat(process.memory_info().rss, lag_s))
+            before = monotonic()
+            await asyncio.sleep(_BEAT_S)
+            lag_s = max(0.0, monotonic() - before - _BEAT_S)
+
+    async def _sweep(self) -> None:
+        house = self._house
+        await Sweep(worker_id=self.id, redis=house.redis, reader=house.reader, lifecycle=house.lifecycle).run()
+
+    async def _tick(self) -> None:
+        if self._ticker is None:
+            return
+        await self._ticker.catch_up(self._house.reader, utc_now())
+        while True:
+            await self.run_cron(utc_now(), 0)
+            await asyncio.sleep(1.0 - utc_now().microsecond / 1e6)
+
+    # --- small things ---------------------------------------------------------------------------
+
+    def _stop_attempts(self, ids: Iterable[str], reason: StopReason) -> None:
+        for job_id in ids:
+            attempt = self._attempts.get(job_id)
+            if attempt is not None:
+                attempt.stop(reason)
+
+    def _cancel_aborted(self, ids: Sequence[str]) -> None:
+        for job_id in ids:
+            self._keep(self._cancel(job_id))
+
+    async def _cancel(self, job_id: str) -> None:
+        try:
+            await self._house.lifecycle.cancel(job_id)
+        except (NotFound, Conflict, *_OUTAGES) as error:
+            log.info("abort_not_done", job_id=job_id, reason=str(error))
+
+    def _from_thread(self, call: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+        def hand_over(ids: Sequence[str]) -> None:
+            self.loop.call_soon_threadsafe(call, ids)
+
+        return hand_over
+
+    def _heartbeat(self, rss: int, lag_s: float) -> Heartbeat:
+        return Heartbeat(
+            id=self.id,
+            host=platform.node(),
+            pid=os.getpid(),
+            queues=list(self.queues),
+            slots=self.max_jobs,
+            running=len(self._attempts),
+            processed=self.jobs_complete + self.jobs_failed,
+            failed=self.jobs_failed,
+            rss=rss,
+            loop_lag=lag_s,
+            started_at=self._started_at,
+            last_heartbeat=utc_now(),
+        )
+
+    async def _leave(self) -> None:
+        try:
+            await leave(self._house.redis, self.id)
+        except OUTAGES as error:
+            log.warning("worker_not_signed_off", reason=str(error))
