@@ -8,8 +8,8 @@ on a lock file instead of polling SQLite's own lock, whose retry sleeps up to 10
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,9 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Open one write transaction; commits at the end of the block, rolls back when it raises."""
         async with self._writer_turn():
-            try:
+            with _outages_told():
                 async with self._writes.begin() as connection:
                     yield connection
-            except OUTAGES as error:
-                raise _unavailable(error) from error
 
     @asynccontextmanager
     async def _writer_turn(self) -> AsyncIterator[None]:
@@ -123,11 +121,9 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection for queries."""
-        try:
+        with _outages_told():
             async with self.reads.connect() as connection:
                 yield connection
-        except OUTAGES as error:
-            raise _unavailable(error) from error
 
     async def ping(self) -> None:
         """Ask the database something trivial; raise Unavailable if it does not answer."""
@@ -141,6 +137,18 @@ class Database:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+
+@contextmanager
+def _outages_told() -> Iterator[None]:
+    """Raise Unavailable for a database that is away; what a statement itself is to blame for passes."""
+    try:
+        yield
+    except (exc.DBAPIError, *OUTAGES) as error:
+        has_gone = isinstance(error, exc.DBAPIError) and error.connection_invalidated  # under a running statement
+        if not (has_gone or isinstance(error, OUTAGES)):
+            raise
+        raise _unavailable(error) from error
 
 
 def _unavailable(error: BaseException) -> Unavailable:

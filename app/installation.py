@@ -64,5 +64,5 @@ async def open_installation(settings: Settings, catalogue: Catalogue | None = No
         await writer.close()
         await lifecycle.close()
         await outbox.close()
-        await redis.aclose()
+        await redis.aclose(close_connection_pool=True)
         await database.close()

@@ -40,6 +40,7 @@ log = get_log()
 
 MAX_CLAIM = 200  # jobs in one claim and one start
 IDLE_POLL_S = 5.0  # behind the doorbell, which wakes an idle worker at once
+_BURST_POLL_S = 0.1  # others may still run what would come back
 _WATCH_S = 0.25  # how often running attempts are held against their limits
 _REREAD_S = 5.0  # how often the rows of running attempts are read again
 _BEAT_S = 3.0
@@ -70,7 +71,7 @@ class Worker(ArqWorker):
         handle_signals: bool = True,
     ) -> None:
         super().__init__(
-            [func(work, name=kind) for kind, work in functions.items()],
+            [func(work, name=kind) for kind, work in functions.items()],  # type: ignore[arg-type]  # ours take params
             queue_name=queues[0],
             cron_jobs=cron_jobs,
             redis_pool=installation.redis,
@@ -78,7 +79,7 @@ class Worker(ArqWorker):
             max_jobs=max_jobs,
             job_completion_wait=max(1, int(installation.settings.worker_grace_s)),
             handle_signals=handle_signals,
-            timezone=UTC,  # type: ignore[arg-type]  # any tzinfo will do
+            timezone=UTC,
         )
         self.id = f"{platform.node()}:{os.getpid()}:{new_id()[-6:]}"
         self.queues = tuple(queues)
@@ -126,8 +127,7 @@ class Worker(ArqWorker):
                     await self._serve()
                 finally:
                     await self._finish()
-                    for task in tasks:
-                        task.cancel()
+                    await _dismiss(tasks)
         finally:
             await asyncio.to_thread(self._keeper.stop)
             await self._leave()
@@ -142,7 +142,11 @@ class Worker(ArqWorker):
         if self._is_stopping:
             log.warning("worker_left_at_once", signal=signal.Signals(signum).name)
             os._exit(128 + signum)
-        log.info("worker_stopping", signal=signal.Signals(signum).name, running=len(self._attempts))
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop claiming, and end once what runs has finished or the grace period is over."""
+        log.info("worker_stopping", worker_id=self.id, running=len(self._attempts))
         self._is_stopping = True
         self._wake.set()
 
@@ -164,7 +168,7 @@ class Worker(ArqWorker):
             if self.burst and not self._attempts and pause_s and await self._is_drained():
                 return
             if pause_s:
-                await self._rest(pause_s)
+                await self._rest(min(pause_s, _BURST_POLL_S) if self.burst else pause_s)
 
     async def _take(self) -> float:
         """Fill the free slots; return after how many seconds it is worth trying again, 0 for at once."""
@@ -377,3 +381,12 @@ class Worker(ArqWorker):
             await leave(self._house.redis, self.id)
         except OUTAGES as error:
             log.warning("worker_not_signed_off", reason=str(error))
+
+
+async def _dismiss(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel helpers until they are gone: redis-py loses a cancellation that comes just as a send completes."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.2)

@@ -106,7 +106,7 @@ def endpoint(
     media_types: tuple[str, ...] = JSON_TYPES,
     aliases: tuple[str, ...] = (),
     summary: str | None = None,
-    operation_id: str | None = None,
+    operation_id: str = "",
 ) -> Endpoint:
     """Define an endpoint; what is not said follows from the signature of ``work``."""
     hints = get_type_hints(work)
@@ -117,7 +117,7 @@ def endpoint(
         path=path,
         work=work,
         summary=summary or (inspect.getdoc(work) or "").splitlines()[0],
-        operation_id=operation_id or getattr(work, "__name__", path),
+        operation_id=operation_id or str(getattr(work, "__name__", path)),
         body=body or hints.get("body"),
         query=hints.get("query"),
         answer=None if issubclass(answer, web.StreamResponse) else answer,

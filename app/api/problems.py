@@ -84,7 +84,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         return await handler(request)
     except ServiceError as error:
         if error.status >= 500:
-            log.warning("request_refused", code=error.code, reason=str(error.__cause__ or error))
+            # The first line alone: the database's others quote the statement and its parameters.
+            log.warning("request_refused", code=error.code, reason=str(error.__cause__ or error).partition("\n")[0])
         return answer_service_error(error, request)
     except web.HTTPException as error:
         if error.status < 400:

@@ -21,7 +21,7 @@ Q = TypeVar("Q", bound=BaseModel)
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
-    """Return the body; raise TooLarge as soon as it is known to exceed ``limit`` bytes, unpacked if it came packed."""
+    """Return the body; raise TooLarge as soon as it is known to exceed ``limit`` bytes."""
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     chunks, size = [], 0
@@ -35,12 +35,14 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     except TimeoutError as error:
         raise web.HTTPRequestTimeout(text=f"The body did not arrive within {_BODY_S:.0f} seconds.") from error
     except (HttpProcessingError, web.RequestPayloadError) as error:
-        raise BadRequest("The body is not what its headers say (transfer or content encoding).") from error
+        raise BadRequest("The body is not what its headers say: its transfer encoding is broken.") from error
     return b"".join(chunks)
 
 
 def check_media_type(request: web.Request, accepted: Sequence[str]) -> None:
-    """Raise 415 for a body that calls itself something else; one that says nothing is taken at its word."""
+    """Raise 415 for a body that came packed, or calls itself something else; it need not call itself anything."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+        raise web.HTTPUnsupportedMediaType(text="Send the body as it is, without a Content-Encoding.")
     media_type = request.content_type
     if hdrs.CONTENT_TYPE not in request.headers or media_type in accepted or media_type.endswith("+json"):
         return

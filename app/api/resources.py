@@ -8,10 +8,16 @@ from app.api.throughput import Throughput
 from app.installation import Installation
 from app.metrics import ProcessMetrics
 
+
+class Sockets(set[web.WebSocketResponse]):
+    """The websockets that are open."""
+
+
 INSTALLATION = web.AppKey("installation", Installation)
 KEYRING = web.AppKey("keyring", Keyring)
 HUB = web.AppKey("hub", Hub)
 THROUGHPUT = web.AppKey("throughput", Throughput)
+SOCKETS = web.AppKey("sockets", Sockets)
 METRICS = web.AppKey("metrics", ProcessMetrics)
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -19,4 +25,5 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 def request_id_of(request: web.BaseRequest) -> str:
     """Return the id under which a request is logged and answered; empty before it has one."""
-    return request.get(REQUEST_ID, "")
+    request_id: str = request.get(REQUEST_ID, "")
+    return request_id

@@ -179,9 +179,9 @@ def answered_task_of(job: Job, message: str, *, for_admin: bool = False) -> Answ
 def fresh_job(accepted: NewJob) -> Job:
     """Return the row of a job that was accepted just now, without reading it."""
     values: dict[str, Any] = {name: getattr(accepted, name) for name in NewJob.__dataclass_fields__}
-    unset = dict.fromkeys(Job.__dataclass_fields__.keys() - values.keys())
-    counters = dict.fromkeys(("attempts", "failures", "interruptions", "releases"), 0)
-    return Job(**(unset | values | counters | {"status": Status.PENDING, "progress": 0.0}))
+    values |= dict.fromkeys(Job.__dataclass_fields__.keys() - values.keys())
+    values |= dict.fromkeys(("attempts", "failures", "interruptions", "releases"), 0)
+    return Job(**(values | {"status": Status.PENDING, "progress": 0.0}))
 
 
 def attempt_of(attempt: Attempt, *, for_admin: bool = False) -> TaskAttempt:

@@ -119,10 +119,11 @@ def _settle_subject(document: object, job_type: AnyJobType, form: Form, caller: 
     if not isinstance(document, dict):
         return None, document
     params = document.get(form.params_field)
-    takes_user = job_type.subject != "none" and isinstance(params, dict)
-    inner = params.get("user_id") if takes_user else None
+    if job_type.subject == "none" or not isinstance(params, dict):
+        return subject_of((document.get("user_id"),), job_type, caller, "/user_id"), document
+    inner = params.get("user_id")
     subject = subject_of((document.get("user_id"), inner), job_type, caller, f"/{form.params_field}/user_id")
-    if not takes_user or not (inner is None or isinstance(inner, str)):
+    if not (inner is None or isinstance(inner, str)):
         return subject, document
     return subject, {**document, form.params_field: {**params, "user_id": subject}}
 
@@ -172,7 +173,7 @@ def _check_size(document: object, params_field: str) -> None:
 def _check_task_type(given: str | None, job_type: AnyJobType) -> None:
     if given is None or given == job_type.task_type:
         return
-    if given in TaskType:
+    if given in tuple(TaskType):
         raise BadRequest(f"{job_type.kind} is of the task_type {job_type.task_type.value!r}, not {given!r}.")
     raise BadRequest(f"There is no task_type {given!r}; known are: {', '.join(TaskType)}.")
 

@@ -8,9 +8,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import StatementError
 
 from app.errors import InvalidInput
+
+# What an item can be refused for: by the database, by its driver at bind time, or on the way to it.
+_REFUSALS = (StatementError, InvalidInput, ValueError, TypeError, ArithmeticError)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,8 +22,8 @@ R = TypeVar("R")
 class GroupCommit(Generic[T, R]):
     """Collects items and hands them to ``flush`` in batches; each caller gets the answer for its own item.
 
-    ``flush`` takes up to ``limit`` items and returns as many answers in the same order. A batch that the
-    database refuses for its content is split until the culprit stands alone, so that one bad row never
+    ``flush`` takes up to ``limit`` items and returns as many answers in the same order. A batch that is
+    refused for its content is split until the culprit stands alone, so that one bad row never
     takes its neighbours along.
     """
 
@@ -52,7 +55,7 @@ class GroupCommit(Generic[T, R]):
     async def _commit(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             answers = await self._flush([item for item, _ in batch])
-        except (DBAPIError, InvalidInput) as error:
+        except _REFUSALS as error:
             if len(batch) == 1:
                 _fail(batch, error)
                 return

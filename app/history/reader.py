@@ -30,6 +30,7 @@ class JobFilter:
 
     owner: str | None = None  # whose jobs: the caller's own, or everybody's
     statuses: frozenset[Status] | None = None
+    was_tried: bool | None = None  # of the pending ones: only those after an attempt, or only those before any
     task_type: str | None = None
     kind: str | None = None
     family: str | None = None
@@ -139,14 +140,14 @@ class Reader:
         """Return which of these jobs (id → claim) still run under that claim."""
         query = sa.select(jobs.c.id, jobs.c.claim).where(jobs.c.id.in_(claims), jobs.c.status == Status.RUNNING)
         async with self._database.read() as connection:
-            return {job_id for job_id, claim in (await connection.execute(query)).tuples() if claims[job_id] == claim}
+            return {job_id for job_id, claim in (await connection.execute(query)) if claims[job_id] == claim}
 
     async def last_ticks(self) -> dict[str, datetime]:
         """Return the latest tick that each schedule has submitted."""
         query = sa.select(jobs.c.schedule, sa.func.max(jobs.c.tick_at, type_=jobs.c.tick_at.type))
         query = query.where(jobs.c.schedule.is_not(None)).group_by(jobs.c.schedule)
         async with self._database.read() as connection:
-            return {name: tick for name, tick in (await connection.execute(query)).tuples() if name is not None}
+            return {name: tick for name, tick in (await connection.execute(query)) if name is not None}
 
 
 def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
@@ -161,6 +162,9 @@ def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
     found = [column == value for column, value in equal.items() if value is not None]
     if wanted.statuses is not None:
         found.append(jobs.c.status.in_(wanted.statuses))
+    if wanted.was_tried is not None:
+        tried = jobs.c.attempts > 0 if wanted.was_tried else jobs.c.attempts == 0
+        found.append(sa.or_(jobs.c.status != Status.PENDING, tried))
     if wanted.family is not None:
         found.append(jobs.c.kind.startswith(f"{wanted.family}.", autoescape=True))
     if wanted.created_after is not None:

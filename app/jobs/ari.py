@@ -265,7 +265,7 @@ class AlertKind(StrEnum):
     ABSOLUTE_CHANGE = "absolute_change"
     """The same in points of the scale (100 points = 1), because the first value is too near zero for percents."""
     TREND = "trend"
-    """The daily means get worse, and that is statistically significant."""
+    """The daily means get worse by at least 1 % or 1 point along the fitted line, and that is significant."""
     SNAPSHOT = "snapshot"
     """Single snapshots lie beyond a fixed limit; critical when the newest one does."""
     THIRDS = "thirds"

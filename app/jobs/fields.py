@@ -41,7 +41,12 @@ Percent = Annotated[Number, Field(gt=0, le=100)]
 class Model(BaseModel):
     """The base of everything that crosses a border: frozen, and an unknown field is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="constants",  # so that a NaN in a result is seen, and refused, instead of becoming null
+    )
 
 
 class Params(Model):

@@ -41,7 +41,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What one claim call brought. ``now`` is Redis time; ``next_due`` is how long until more is due."""
+    """What one claim call brought. ``now`` is Redis time; ``next_due`` is how long until more may be due."""
 
     now: datetime
     claims: list[Claim]

@@ -53,9 +53,12 @@ def read_body(raw: bytes) -> Body | None:
     """Read a body, ours or a stock client's; None when it is no JSON of that shape (a pickle, say)."""
     try:
         value = orjson.loads(raw)
-        return Body(kind=value["f"], args=list(value["a"]), kwargs=dict(value["k"]), is_ours=_OURS in value)
-    except (ValueError, TypeError, KeyError):
+    except ValueError:
         return None
+    match value:
+        case {"f": str(kind), "a": list(args), "k": dict(kwargs)}:
+            return Body(kind=kind, args=args, kwargs=kwargs, is_ours=_OURS in value)
+    return None
 
 
 def retry_of(error: BaseException) -> Retry | None:

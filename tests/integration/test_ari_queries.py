@@ -273,13 +273,39 @@ async def test_the_nile_as_decision_quality_breaks_at_1898_and_raises_a_trend_al
 
 
 async def test_a_break_without_a_significant_trend_raises_nothing(run: Run) -> None:
-    random = np.random.default_rng(4)
-    levels = np.repeat([0.5, 0.6, 0.5], [4, 12, 4]) + random.normal(scale=0.004, size=20)
-    levels[-1] = levels[0]
-    await store(run, [snapshot(hours_ago=24 * (19 - at), engagement=value) for at, value in enumerate(levels)])
+    levels = [0.5] * 3 + [0.6] * 8
+    levels[0], levels[-1] = 0.56, 0.56
+    await store(run, [snapshot(hours_ago=24 * (10 - at), engagement=value) for at, value in enumerate(levels)])
 
     result = await analyze(run)
 
+    assert result.trends[Metric.ENGAGEMENT].change_point is not None
+    assert not result.trends[Metric.ENGAGEMENT].significant
+    assert result.alerts == ()
+
+
+async def test_what_rises_for_days_alerts_only_where_more_is_worse(run: Run) -> None:
+    rising = [0.4 + 0.002 * at for at in range(20)]
+    days = [snapshot(hours_ago=24 * (19 - at), engagement=up, ai_reliance=up) for at, up in enumerate(rising)]
+    await store(run, days)
+
+    result = await analyze(run)
+
+    assert {result.trends[metric].direction for metric in (Metric.ENGAGEMENT, Metric.AI_RELIANCE)} == {
+        Direction.INCREASING
+    }
+    [alert] = result.alerts
+    assert (alert.metric, alert.kind, alert.severity) == (Metric.AI_RELIANCE, AlertKind.TREND, Severity.WARNING)
+    assert alert.decline_percent == pytest.approx(9.5)
+
+
+async def test_a_significant_trend_that_nobody_could_notice_raises_nothing(run: Run) -> None:
+    falling = [0.5 - 0.0001 * at for at in range(20)]
+    await store(run, [snapshot(hours_ago=24 * (19 - at), engagement=value) for at, value in enumerate(falling)])
+
+    result = await analyze(run)
+
+    assert result.trends[Metric.ENGAGEMENT].significant
     assert result.alerts == ()
 
 

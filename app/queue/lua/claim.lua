@@ -1,6 +1,6 @@
 -- Claim due jobs: highest priority first, first in first out inside a priority, across all queues served.
 -- ARGV: want, lease_ms, token, search (1 looks at every key, not only at the busy ones), then the queue names served
--- Returns: {now_ms, ms until the next job is due or -1, 1 if more may be due, id, queue_key, dead token or '', aborted 0|1, ...}
+-- Returns: {now_ms, ms until a job is due or a lease runs out or -1, 1 if more may be due, id, queue_key, dead token or '', aborted 0|1, ...}
 -- Cost: O(busy keys + want · log n); an idle claim is a handful of commands.
 local want, lease_ms, token, search = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
 local now, served = now_ms(), {}
@@ -85,6 +85,8 @@ if want == 0 then
     for _, queue_key in ipairs(keys) do ring_bell(queue_name(queue_key)) end
   end
 end
-if next_due then out[2] = next_due - now end
+local first = redis.call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')  -- another worker's job may fall to this one then
+if first[2] then next_due = math.min(next_due or tonumber(first[2]), tonumber(first[2])) end
+if next_due then out[2] = math.max(next_due - now, 0) end
 out[3] = more
 return out

@@ -31,6 +31,7 @@ from workers.families.ari.series import Series, join_pages, page_series
 from workers.families.ari.trends import Evidence, conclude, weigh
 
 MIN_SNAPSHOTS = 2
+NOTICEABLE = 1.0  # percent, or points: a trend of less is significant when days enough bear it out, and still nothing
 
 
 @work(ari.analyze_trends)
@@ -94,7 +95,9 @@ def _trend_alert(metric: Metric, trend: Trend, weighed: Evidence) -> TrendAlert 
     for_the_worse = Direction.INCREASING if metric is Metric.AI_RELIANCE else Direction.DECREASING
     if not trend.significant or trend.direction is not for_the_worse or weighed.line is None:
         return None
-    worse = max(0.0, worsening(metric, weighed.line.first, weighed.line.last))
+    worse = worsening(metric, weighed.line.first, weighed.line.last)
+    if worse < NOTICEABLE:
+        return None
     points = is_near_zero(weighed.line.first)
     return TrendAlert(
         metric=metric,

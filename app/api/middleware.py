@@ -1,0 +1,96 @@
+"""What surrounds every request: its id, its log line, its metrics, and the headers for browsers."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Collection
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from app.api.resources import METRICS, REQUEST_ID
+from app.clock import new_id
+from app.log import bound, get_log
+
+X_REQUEST_ID = "X-Request-ID"
+
+log = get_log()
+
+_GIVEN_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # what a proxy in front may call a request
+_EXPOSED = f"Location, Retry-After, {X_REQUEST_ID}"
+_ALLOWED = f"Authorization, Content-Type, {X_REQUEST_ID}"
+_METHODS = "GET, POST, PATCH, DELETE"
+_PREFLIGHT_S = "600"
+
+Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, count and time it."""
+    given = request.headers.get(X_REQUEST_ID, "")
+    request_id = request[REQUEST_ID] = given if _GIVEN_ID.fullmatch(given) else new_id()
+    started = time.perf_counter()
+    with bound(request_id=request_id):
+        response = await handler(request)
+        duration_s = time.perf_counter() - started
+        # Not the path: its ids would make a time series each, and its query string may hold a key.
+        route = _route_of(request)
+        request.app[METRICS].count_request(
+            method=_method_of(request), route=route, status=response.status, duration_s=duration_s
+        )
+        log.debug("request_answered", method=request.method, route=route, status=response.status, duration_s=duration_s)
+    return response
+
+
+def answer_preflights(origins: Collection[str]) -> Middleware:
+    """Make the middleware that answers the question browsers ask before a call from another origin."""
+
+    @web.middleware
+    async def answer_preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
+        is_preflight = request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+        if not is_preflight or not _allowed_origin(request, origins):
+            return await handler(request)
+        headers = {
+            hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
+            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _ALLOWED,
+            hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_S,
+        }
+        return web.Response(status=204, headers=headers)
+
+    return answer_preflight
+
+
+def add_headers(origins: Collection[str]) -> Prepare:
+    """Make the signal that completes the headers of every response, a websocket's and a problem's too.
+
+    Keys travel in headers, never in cookies, so no origin is ever allowed credentials.
+    """
+
+    async def prepare(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if origins:
+            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        if origin := _allowed_origin(request, origins):
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+
+    return prepare
+
+
+def _allowed_origin(request: web.Request, origins: Collection[str]) -> str | None:
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None:
+        return None
+    if origin in origins:
+        return origin
+    return "*" if "*" in origins else None
+
+
+def _route_of(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical.rstrip("/") if resource is not None else "none"
+
+
+def _method_of(request: web.Request) -> str:
+    return request.method if request.method in hdrs.METH_ALL else "other"

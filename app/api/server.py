@@ -1,0 +1,151 @@
+"""The composition root of the API process: resources, routes, start and graceful stop."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import suppress
+
+import orjson
+import uvloop
+from aiohttp import web
+
+from app.api.auth import open_keyring
+from app.api.endpoint import Access, Call, Endpoint, Work, endpoint
+from app.api.hub import Hub
+from app.api.middleware import add_headers, answer_preflights, observe
+from app.api.openapi import document_of
+from app.api.operations import operation_endpoints, probe_endpoints
+from app.api.problems import answer_problems
+from app.api.records import MAX_BODY, record_endpoints
+from app.api.resources import HUB, INSTALLATION, KEYRING, METRICS, SOCKETS, THROUGHPUT, Sockets
+from app.api.stream import close_sockets, stream_aliases, stream_endpoints
+from app.api.tasks import task_endpoints
+from app.api.throughput import Throughput
+from app.history.migrate import head_revision
+from app.installation import Installation, open_installation
+from app.log import get_log
+from app.metrics import ProcessMetrics
+from app.records.record import load_record_types
+from app.settings import Settings
+
+PREFIXES = ("/api", "/api/v1")
+REREAD_S = 20.0  # how often the rows of followed tasks are read again
+
+log = get_log()
+
+_SHUTDOWN_S = 10.0  # how long requests that are being answered may take when the process is asked to stop
+
+
+def run(settings: Settings) -> None:
+    """Serve the API until a signal asks to stop. For a process of its own."""
+    uvloop.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """Serve the API until SIGTERM or SIGINT; a second signal leaves at once."""
+    async with open_installation(settings) as installation:
+        runner = make_runner(build_app(installation))
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, settings.host, settings.port)
+            await site.start()
+            log.info("api_started", addresses=[f"http://{host}:{port}" for host, port, *_ in runner.addresses])
+            await _until_told_to_stop()
+            log.info("api_stopping")
+        finally:
+            await runner.cleanup()
+    log.info("api_stopped")
+
+
+def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.Application:
+    """Build the application on an open installation, which the caller closes after it."""
+    origins = installation.settings.cors_origins
+    app = web.Application(
+        middlewares=[observe, answer_problems, answer_preflights(origins)],
+        client_max_size=MAX_BODY,  # every endpoint sets its own limit below this one
+    )
+    app[INSTALLATION] = installation
+    app[KEYRING] = open_keyring(installation.settings)
+    app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
+    app[THROUGHPUT] = Throughput(installation.redis)
+    app[SOCKETS] = Sockets()
+    app[METRICS] = ProcessMetrics()
+    _add_routes(app, installation)
+    app.on_response_prepare.append(add_headers(origins))
+    app.on_shutdown.append(close_sockets)
+    app.cleanup_ctx.append(_background)
+    return app
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """Make what serves the application; packed bodies are not unpacked, so that none can be a bomb."""
+    return web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN_S)
+
+
+def _add_routes(app: web.Application, installation: Installation) -> None:
+    prefixed = [
+        *operation_endpoints(installation.catalogue),
+        *task_endpoints(installation.catalogue),
+        *stream_endpoints(),
+        *record_endpoints(load_record_types()),
+    ]
+    rooted = [*probe_endpoints(head_revision()), *stream_aliases()]
+    served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]
+    document = endpoint("GET", "/openapi.json", _document_handler(served), access=Access.OPEN)
+    for prefix in PREFIXES:
+        for found in (*prefixed, document):
+            _add_route(app, prefix, found)
+    for found in rooted:
+        _add_route(app, "", found)
+
+
+def _document_handler(served: list[tuple[str, Endpoint]]) -> Work:
+    text = orjson.dumps(document_of(served))
+
+    async def show_document(call: Call) -> web.Response:
+        """Show the OpenAPI document."""
+        return web.Response(body=text, content_type="application/json")
+
+    return show_document
+
+
+def _add_route(app: web.Application, prefix: str, found: Endpoint) -> None:
+    handler = found.handler()
+    for path in _spellings(prefix, found):
+        if found.method == "GET":
+            app.router.add_get(path, handler)  # and HEAD
+        else:
+            app.router.add_route(found.method, path, handler)
+
+
+def _spellings(prefix: str, found: Endpoint) -> Iterator[str]:
+    """Yield every path an endpoint is found at: a redirect for a trailing slash would lose the body of a POST."""
+    for path in (found.path, *found.aliases):
+        yield prefix + path
+        yield prefix + path + "/"
+
+
+async def _background(app: web.Application) -> AsyncIterator[None]:
+    # Not a TaskGroup: start and clean-up may run in different tasks, and a group belongs to one.
+    tasks = [asyncio.create_task(work) for work in _background_work(app)]
+    yield
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _background_work(app: web.Application) -> Iterator[Coroutine[None, None, None]]:
+    yield app[HUB].run()
+    yield app[THROUGHPUT].run()
+
+
+async def _until_told_to_stop() -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+    for number in signals:  # from here on a signal does what it always does
+        loop.remove_signal_handler(number)

@@ -1,0 +1,374 @@
+"""The worker on a real Redis and a real database, with job types that the tests make up."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from app.errors import Discard, Retry
+from app.history.rows import Job
+from app.installation import Installation, open_installation
+from app.jobs.contract import Limits, RetryPolicy
+from app.jobs.status import Status
+from app.live.events import follow
+from app.queue import keys
+from app.settings import Settings
+from tests.support.waiting import eventually
+from tests.support.workplace import (
+    Anything,
+    Something,
+    at_work,
+    becomes,
+    catalogue_of,
+    drain,
+    give_back,
+    make_worker,
+    row,
+    submit,
+    trial_type,
+)
+from workers.context import Context
+
+JOB = trial_type()
+SOUTH = trial_type("other", queue="south")
+SHORT = trial_type("short", limits=Limits(hard_s=0.6, soft_s=0.3), retry=RetryPolicy(max_retries=0))
+
+pytestmark = pytest.mark.databases("sqlite", "postgresql")
+
+
+@pytest.fixture
+async def house(settings: Settings) -> AsyncIterator[Installation]:
+    async with open_installation(settings, catalogue_of(JOB, SOUTH, SHORT)) as installation:
+        yield installation
+
+
+async def test_jobs_start_by_priority_then_in_the_order_they_came_across_queues(house: Installation) -> None:
+    chance, started, submitted = random.Random(7), [], []
+    for number in range(200):
+        priority, job_type = chance.randint(1, 10), chance.choice([JOB, SOUTH])
+        submitted.append((priority, number))
+        await submit(house, job_type, number, priority=priority)
+
+    async def note(_ctx: Context, params: Anything) -> Something:
+        started.append(params.value)
+        return Something()
+
+    works = {JOB.kind: note, SOUTH.kind: note}
+    await drain(make_worker(house, works, slots=1, queues=("north", "south"), burst=True))
+
+    assert started == [number for _, number in sorted(submitted, key=lambda job: (-job[0], job[1]))]
+
+
+async def test_a_job_ends_completed_with_what_its_work_returned(house: Installation) -> None:
+    job_id = await submit(house, JOB, {"x": [1, 2]})
+
+    await drain(make_worker(house, {JOB.kind: give_back}, burst=True))
+
+    job = await row(house, job_id)
+    assert (job.status, job.result, job.attempts, job.progress) == (Status.COMPLETED, {"value": {"x": [1, 2]}}, 1, 100)
+
+
+async def test_an_idle_worker_wakes_at_once(house: Installation) -> None:
+    loop = asyncio.get_running_loop()
+    started: asyncio.Queue[float] = asyncio.Queue()
+
+    async def note(_ctx: Context, _params: Anything) -> Something:
+        await started.put(loop.time())
+        return Something()
+
+    async with at_work(make_worker(house, {JOB.kind: note})):
+        await asyncio.wait_for(_one_through(house, started), 10)
+        waits = []
+        for _ in range(20):
+            before = loop.time()
+            await submit(house, JOB)
+            waits.append(await asyncio.wait_for(started.get(), 5) - before)
+
+    assert sorted(waits)[10] < 0.5  # the poll behind the doorbell comes every five seconds
+
+
+async def _one_through(house: Installation, started: "asyncio.Queue[float]") -> float:
+    await submit(house, JOB)
+    return await started.get()
+
+
+async def test_a_failing_job_is_retried_with_growing_delays_and_ends_failed_with_its_traceback(
+    house: Installation,
+) -> None:
+    starts: list[float] = []
+
+    async def fail(_ctx: Context, _params: Anything) -> Something:
+        starts.append(asyncio.get_running_loop().time())
+        raise ValueError("no such luck")
+
+    growing = trial_type("job", retry=RetryPolicy(max_retries=3, base_s=0.2))
+    house.catalogue._by_kind[JOB.kind] = growing
+    job_id = await submit(house, growing)
+    async with at_work(make_worker(house, {JOB.kind: fail})):
+        job = await becomes(house, job_id, Status.FAILED)
+
+    gaps = [later - sooner for sooner, later in pairwise(starts)]
+    assert len(starts) == 4
+    assert all(gap >= 0.2 * 2**retry * 0.8 for retry, gap in enumerate(gaps))
+    assert (job.attempts, job.failures) == (4, 4)
+    assert job.error is not None
+    assert (job.error.type, job.error.message) == ("ValueError", "no such luck")
+    assert 'raise ValueError("no such luck")' in (job.error.traceback or "")
+    told = await house.reader.attempts(job)
+    assert [(attempt.attempt, attempt.outcome) for attempt in told] == [(n, "failed") for n in (1, 2, 3, 4)]
+
+
+async def test_a_job_may_ask_for_its_own_delay_and_its_own_end(house: Installation) -> None:
+    async def choose(ctx: Context, params: Anything) -> Something:
+        if params.value == "discard":
+            raise Discard("not worth it")
+        if ctx.attempt == 1:
+            raise Retry(after=0.1)
+        return Something(value=ctx.attempt)
+
+    again, never = await submit(house, JOB, "again"), await submit(house, JOB, "discard")
+    async with at_work(make_worker(house, {JOB.kind: choose})):
+        retried, discarded = await becomes(house, again, Status.COMPLETED), await becomes(house, never, Status.FAILED)
+
+    assert retried.result == {"value": 2}
+    assert (discarded.attempts, discarded.error and discarded.error.code) == (1, "discarded")
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), "\ud800", "x" * 2**20, 2**70])
+async def test_a_result_that_cannot_be_stored_ends_failed_and_the_worker_goes_on(
+    house: Installation, value: Any
+) -> None:
+    async def answer(_ctx: Context, params: Anything) -> Something:
+        return Something.model_construct(value=value if params.value == "odd" else params.value)
+
+    odd, plain = await submit(house, JOB, "odd"), await submit(house, JOB, "plain")
+    await drain(make_worker(house, {JOB.kind: answer}, burst=True))
+
+    job = await row(house, odd)
+    assert (job.status, job.attempts, job.error and job.error.code) == (Status.FAILED, 1, "result_invalid")
+    assert (await row(house, plain)).result == {"value": "plain"}
+
+
+async def test_an_error_that_no_database_stores_as_it_is_still_ends_its_job(house: Installation) -> None:
+    async def fail(_ctx: Context, _params: Anything) -> Something:
+        raise Discard("nul \0 and half a pair \ud800")
+
+    job_id = await submit(house, JOB)
+    await drain(make_worker(house, {JOB.kind: fail}, burst=True))
+
+    job = await row(house, job_id)
+    assert job.error is not None
+    assert job.error.message == "nul \N{REPLACEMENT CHARACTER} and half a pair ?"
+
+
+async def test_a_running_job_can_be_cancelled(house: Installation) -> None:
+    stopped = asyncio.Event()
+    running = await _hanging(house, stopped)
+    async with at_work(running[0]):
+        await becomes(house, running[1], Status.RUNNING)
+
+        await house.lifecycle.cancel(running[1])
+
+        await asyncio.wait_for(stopped.wait(), 2)
+        await eventually(lambda: _nothing_left(house))
+    assert (await row(house, running[1])).status is Status.CANCELLED
+
+
+async def test_a_cancel_that_nobody_was_told_of_still_lands(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.worker._REREAD_S", 0.1)
+    stopped = asyncio.Event()
+    worker, job_id = await _hanging(house, stopped)
+    async with at_work(worker):
+        await becomes(house, job_id, Status.RUNNING)
+        await house.lifecycle._writer.cancel(job_id, include_running=True, now=(await house.queue.now()))
+
+        await asyncio.wait_for(stopped.wait(), 5)
+
+    assert (await row(house, job_id)).status is Status.CANCELLED
+
+
+async def _hanging(house: Installation, stopped: asyncio.Event) -> tuple[Any, str]:
+    async def hang(_ctx: Context, _params: Anything) -> Something:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return Something()
+
+    return make_worker(house, {JOB.kind: hang}), await submit(house, JOB)
+
+
+async def _nothing_left(house: Installation) -> bool:
+    left = {key.decode() for key in await house.redis.keys("*")}
+    return not any(key.startswith((keys.QUEUE, keys.BODY, keys.HOLDER, keys.LEASES, keys.CLAIMS)) for key in left)
+
+
+async def test_the_soft_limit_may_be_caught_and_the_hard_limit_ends_the_job(house: Installation) -> None:
+    async def work(ctx: Context, params: Anything) -> Something:
+        if params.value == "deaf":
+            await asyncio.Event().wait()
+        try:
+            while True:
+                await ctx.sleep(0.02)
+        except Exception as error:  # noqa: BLE001  # what the job sees is what is asked
+            return Something(value=type(error).__name__)
+
+    mild, deaf = await submit(house, SHORT, "mild"), await submit(house, SHORT, "deaf")
+    async with at_work(make_worker(house, {SHORT.kind: work})):
+        partial, ended = await becomes(house, mild, Status.COMPLETED), await becomes(house, deaf, Status.FAILED)
+
+    assert partial.result == {"value": "SoftTimeLimitExceeded"}
+    assert ended.error is not None
+    assert ended.error.code == "timeout"
+
+
+async def test_a_stopping_worker_gives_jobs_back_without_burning_a_retry(house: Installation) -> None:
+    house_of_no_patience = house.settings.model_copy(update={"worker_grace_s": 0.1})
+    object.__setattr__(house, "settings", house_of_no_patience)
+    worker, job_id = await _hanging(house, asyncio.Event())
+    async with at_work(worker):
+        await becomes(house, job_id, Status.RUNNING)
+
+    job = await row(house, job_id)
+    assert (job.status, job.attempts, job.failures, job.releases) == (Status.PENDING, 1, 0, 1)
+    await drain(make_worker(house, {JOB.kind: give_back}, burst=True))
+    assert (await row(house, job_id)).status is Status.COMPLETED
+
+
+async def test_a_stopping_worker_lets_jobs_finish_first(house: Installation) -> None:
+    release = asyncio.Event()
+
+    async def wait(_ctx: Context, _params: Anything) -> Something:
+        await release.wait()
+        return Something(value="finished")
+
+    job_id = await submit(house, JOB)
+    worker = make_worker(house, {JOB.kind: wait})
+    async with at_work(worker):
+        await becomes(house, job_id, Status.RUNNING)
+        worker.stop()
+        release.set()
+
+    assert (await row(house, job_id)).result == {"value": "finished"}
+
+
+async def test_a_kind_that_no_worker_knows_is_given_back_first_and_fails_in_the_end(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.worker._UNKNOWN_KIND_PAUSE_S", 0.05)
+    job_id = await submit(house, JOB)
+    async with at_work(make_worker(house, {SOUTH.kind: give_back})):
+
+        async def is_given_back() -> Job | None:
+            job = await row(house, job_id)
+            return job if job.releases else None
+
+        given_back = await eventually(is_given_back)
+        monkeypatch.setattr("workers.worker._UNKNOWN_KIND_LIMIT_S", 0.0)
+        failed = await becomes(house, job_id, Status.FAILED)
+
+    assert given_back.failures == 0
+    assert failed.error is not None
+    assert failed.error.code == "unknown_task"
+
+
+async def test_progress_never_goes_back_and_its_last_word_is_kept(house: Installation) -> None:
+    async def report(ctx: Context, _params: Anything) -> Something:
+        for percent in (10, 50, 30, 80):
+            await ctx.progress(percent, f"at {percent}", stage="counting")
+        raise Discard("here")
+
+    job_id = await submit(house, JOB)
+    await drain(make_worker(house, {JOB.kind: report}, burst=True))
+
+    job = await row(house, job_id)
+    assert (job.progress, job.progress_message, job.stage) == (80, "at 80", "counting")
+
+
+async def test_every_step_of_a_life_is_told_in_order(house: Installation) -> None:
+    async def report(ctx: Context, _params: Anything) -> Something:
+        await ctx.progress(40, "half way")
+        if ctx.attempt == 1:
+            raise RuntimeError("once")
+        return Something()
+
+    told: list[str] = []
+    await submit(house, JOB)
+    async with at_work(make_worker(house, {JOB.kind: report})), asyncio.timeout(10):
+        async for batch in follow(house.redis, "0-0"):
+            told += [one.event.type for one in batch]
+            if "task.completed" in told:
+                break
+
+    one_attempt = ["task.started", "task.progress"]
+    assert told == ["task.submitted", *one_attempt, "task.retrying", *one_attempt, "task.completed"]
+
+
+async def test_a_job_of_a_silent_worker_runs_again_elsewhere(settings: Settings) -> None:
+    hasty = settings.model_copy(update={"lease_s": 1.0})
+    async with open_installation(hasty, catalogue_of(JOB)) as house:
+        job_id = await submit(house, JOB, "hello")
+        claims = await house.queue.claim(["north"], want=1, token="a-worker-that-dies")
+        await house.lifecycle.start(claims, worker_id="a-worker-that-dies")
+
+        async with at_work(make_worker(house, {JOB.kind: give_back})):
+            job = await becomes(house, job_id, Status.COMPLETED)
+
+    assert (job.attempts, job.interruptions, job.failures) == (2, 1, 0)
+    assert job.result == {"value": "hello"}
+
+
+async def test_a_job_longer_than_its_lease_keeps_it(settings: Settings) -> None:
+    hasty = settings.model_copy(update={"lease_s": 1.0})
+    async with open_installation(hasty, catalogue_of(JOB)) as house:
+
+        async def wait(ctx: Context, _params: Anything) -> Something:
+            await ctx.sleep(2.5)
+            return Something(value=ctx.attempt)
+
+        job_id = await submit(house, JOB)
+        async with at_work(make_worker(house, {JOB.kind: wait})), at_work(make_worker(house, {JOB.kind: wait})):
+            job = await becomes(house, job_id, Status.COMPLETED)
+
+    assert (job.attempts, job.result) == (1, {"value": 1})
+
+
+async def test_a_job_that_killed_its_workers_three_times_is_not_run_again(settings: Settings) -> None:
+    hasty = settings.model_copy(update={"lease_s": 1.0})
+    async with open_installation(hasty, catalogue_of(JOB)) as house:
+        job_id = await submit(house, JOB)
+        for life in range(4):
+
+            async def claimed(life: int = life) -> bool:
+                claims = await house.queue.claim(["north"], want=1, token=f"life-{life}")
+                return bool(claims.claims and await house.lifecycle.start(claims, worker_id=f"life-{life}"))
+
+            if life < 3:
+                await eventually(claimed)
+        async with at_work(make_worker(house, {JOB.kind: give_back})):
+            job = await becomes(house, job_id, Status.FAILED)
+
+    assert (job.interruptions, job.error and job.error.code) == (3, "worker_lost")
+
+
+async def test_two_workers_share_the_work_and_run_nothing_twice(house: Installation) -> None:
+    ran: list[Any] = []
+
+    async def note(_ctx: Context, params: Anything) -> Something:
+        ran.append(params.value)
+        await asyncio.sleep(0)
+        return Something()
+
+    for number in range(300):
+        await submit(house, JOB, number)
+    workers = [make_worker(house, {JOB.kind: note}, slots=20, burst=True) for _ in range(2)]
+    await asyncio.gather(*(drain(worker) for worker in workers))
+
+    assert sorted(ran) == list(range(300))
+    assert sum(worker.jobs_complete for worker in workers) == 300
+    assert await _nothing_left(house)

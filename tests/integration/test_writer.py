@@ -1,0 +1,591 @@
+"""Every change of a row is a guarded compare-and-set: who wins, who loses, and what is left alone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app.clock import new_id, utc_now
+from app.database import Database, open_database
+from app.errors import Unavailable
+from app.history.reader import JobFilter, Reader
+from app.history.rows import Attempt, Job, NewJob
+from app.history.writer import Settlement, Started, StartRequest, Writer
+from app.jobs.status import FINAL, Status
+from app.settings import Settings
+from tests.support.house import OOPS, WORKER, ending, new_job, whole_ms
+
+NOW = whole_ms(utc_now())
+LATER = NOW + timedelta(minutes=5)
+
+SURROGATE = "\ud800"
+
+
+@pytest.fixture
+def reader(database: Database) -> Reader:
+    return Reader(database)
+
+
+@pytest.fixture
+async def writer(database: Database) -> AsyncIterator[Writer]:
+    writer = Writer(database)
+    yield writer
+    await writer.close()
+
+
+async def row(reader: Reader, job: NewJob | Started) -> Job:
+    found = await reader.get(job.id)
+    assert found is not None
+    return found
+
+
+async def outcomes(reader: Reader, job: NewJob | Started) -> list[tuple[int, str]]:
+    return [(attempt.attempt, attempt.outcome) for attempt in await reader.attempts(await row(reader, job))]
+
+
+async def start(writer: Writer, *jobs: NewJob, claim: str = "mine", dead: str | None = None) -> list[Started]:
+    return await writer.start(
+        [StartRequest(id=job.id, claim=claim, dead=dead) for job in jobs], worker_id=WORKER, now=NOW
+    )
+
+
+async def start_one(writer: Writer, claim: str = "mine", **changes: Any) -> Started:
+    job = new_job(**changes)
+    await writer.accept([job])
+    (started,) = await start(writer, job, claim=claim)
+    return started
+
+
+async def end(writer: Writer, status: Status) -> NewJob:
+    """Bring a job to ``status``."""
+    job = new_job()
+    await writer.accept([job])
+    if status is Status.CANCELLED:
+        await writer.cancel(job.id, include_running=True, now=NOW)
+    elif status is not Status.PENDING:
+        (started,) = await start(writer, job, claim="a-former-claim")
+        if status is not Status.RUNNING:
+            await writer.settle(ending(started, status))
+    return job
+
+
+# --- accept ------------------------------------------------------------------------------------
+
+
+async def test_an_accepted_job_is_pending_with_all_its_facts(writer: Writer, reader: Reader) -> None:
+    job = new_job(
+        user_id="eve",
+        params={"text": "Grüße 😀 \0", "deep": [1, 2.5, None]},
+        scheduled_for=NOW,
+        expires_at=LATER,
+        retried_from="another",
+        schedule="hourly",
+        tick_at=NOW,
+    )
+
+    await writer.accept([job])
+
+    stored = await row(reader, job)
+    assert NewJob(**{name: getattr(stored, name) for name in NewJob.__dataclass_fields__}) == job
+    assert (stored.status, stored.attempts, stored.claim, stored.error) == (Status.PENDING, 0, None, None)
+
+
+async def test_an_accept_can_be_sent_again(writer: Writer, reader: Reader) -> None:
+    job = new_job()
+    await writer.accept([job])
+    await start(writer, job)
+
+    await writer.accept([replace(job, priority=9), new_job()])
+
+    assert await reader.count(JobFilter()) == 2
+    assert (await row(reader, job)).status is Status.RUNNING
+    assert (await row(reader, job)).priority == 5
+
+
+async def test_an_accept_is_all_or_nothing(writer: Writer, reader: Reader) -> None:
+    jobs = [new_job() for _ in range(1500)]
+
+    with pytest.raises(sa.exc.IntegrityError):
+        await writer.accept([*jobs, new_job(priority=11)])
+
+    assert await reader.count(JobFilter()) == 0
+
+
+async def test_nothing_to_accept_is_no_error(writer: Writer, reader: Reader) -> None:
+    await writer.accept([])
+
+    assert await reader.count(JobFilter()) == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"user_id": SURROGATE},
+        {"params": {"text": SURROGATE}},
+        {"priority": 11},
+        {"max_retries": 2**70},
+        {"schedule": "hourly", "tick_at": NOW},
+    ],
+    ids=["surrogate", "surrogate-inside", "refused-by-a-check", "beyond-64-bits", "a-tick-that-exists"],
+)
+async def test_a_bad_row_never_takes_its_neighbours_along(writer: Writer, reader: Reader, bad: dict[str, Any]) -> None:
+    await writer.accept([new_job(schedule="hourly", tick_at=NOW)])
+    groups = [[new_job()], [new_job(**bad)], [new_job(), new_job()]]
+
+    answers = await asyncio.gather(*(writer.accept(group) for group in groups), return_exceptions=True)
+
+    assert [answer is None for answer in answers] == [True, False, True]
+    assert not isinstance(answers[1], Unavailable)
+    assert await reader.count(JobFilter()) == 3
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_character_that_postgresql_has_not_fails_its_own_row_alone(writer: Writer, reader: Reader) -> None:
+    groups = [[new_job()], [new_job(user_id="nul\0")], [new_job()]]
+
+    answers = await asyncio.gather(*(writer.accept(group) for group in groups), return_exceptions=True)
+
+    assert [answer is None for answer in answers] == [True, False, True]
+    assert await reader.count(JobFilter()) == 2
+
+
+# --- ticks -------------------------------------------------------------------------------------
+
+
+async def test_a_tick_is_accepted_once_however_many_try(writer: Writer, reader: Reader) -> None:
+    ticks = [new_job(schedule="hourly", tick_at=NOW) for _ in range(8)]
+
+    wins = await asyncio.gather(*(writer.accept_tick(tick) for tick in ticks))
+
+    assert sorted(wins) == [False] * 7 + [True]
+    assert await reader.count(JobFilter(origin="cron")) == 1
+
+
+async def test_another_tick_and_another_schedule_are_accepted(writer: Writer) -> None:
+    await writer.accept_tick(new_job(schedule="hourly", tick_at=NOW))
+
+    assert await writer.accept_tick(new_job(schedule="hourly", tick_at=LATER))
+    assert await writer.accept_tick(new_job(schedule="daily", tick_at=NOW))
+
+
+# --- start -------------------------------------------------------------------------------------
+
+
+async def test_a_pending_job_that_is_due_starts(writer: Writer, reader: Reader) -> None:
+    job = new_job(params={"text": "hello"}, user_id="eve", expires_at=LATER)
+    await writer.accept([job])
+
+    (started,) = await start(writer, job)
+
+    assert (started.id, started.attempts, started.claim, started.started_at) == (job.id, 1, "mine", NOW)
+    assert (started.params, started.user_id, started.due_at) == ({"text": "hello"}, "eve", job.due_at)
+    stored = await row(reader, job)
+    assert (stored.status, stored.attempts, stored.claim, stored.worker_id) == (Status.RUNNING, 1, "mine", WORKER)
+    assert (stored.interruptions, stored.started_at) == (0, NOW)
+
+
+async def test_a_job_starts_at_the_very_moment_it_is_due(writer: Writer) -> None:
+    assert (await start_one(writer, due_at=NOW)).attempts == 1
+
+
+async def test_a_job_that_is_not_yet_due_does_not_start(writer: Writer, reader: Reader) -> None:
+    job = new_job(due_at=NOW + timedelta(milliseconds=1))
+    await writer.accept([job])
+
+    assert await start(writer, job) == []
+    assert (await row(reader, job)).status is Status.PENDING
+
+
+async def test_a_job_that_has_expired_does_not_start(writer: Writer) -> None:
+    job = new_job(expires_at=NOW)
+    await writer.accept([job])
+
+    assert await start(writer, job) == []
+
+
+@pytest.mark.parametrize("status", sorted(FINAL))
+@pytest.mark.parametrize("dead", [None, "a-former-claim"])
+async def test_an_ended_job_never_starts_again(
+    writer: Writer, reader: Reader, status: Status, dead: str | None
+) -> None:
+    job = await end(writer, status)
+    before = await row(reader, job)
+
+    assert await start(writer, job, claim="a-former-claim" if dead is None else "mine", dead=dead) == []
+    assert await row(reader, job) == before
+
+
+async def test_a_job_without_a_row_does_not_start(writer: Writer) -> None:
+    assert await start(writer, new_job()) == []
+
+
+async def test_a_job_that_runs_under_another_claim_does_not_start(writer: Writer, reader: Reader) -> None:
+    job = await end(writer, Status.RUNNING)
+
+    assert await start(writer, job, dead="a-third-claim") == []
+    assert (await row(reader, job)).claim == "a-former-claim"
+    assert await outcomes(reader, job) == [(1, "running")]
+
+
+async def test_a_job_whose_claim_is_dead_starts_again_as_interrupted(writer: Writer, reader: Reader) -> None:
+    job = await end(writer, Status.RUNNING)
+
+    (started,) = await start(writer, job, dead="a-former-claim")
+
+    assert (started.attempts, started.interruptions, started.claim) == (2, 1, "mine")
+    first, second = await reader.attempts(await row(reader, job))
+    assert (first.attempt, first.outcome, first.worker_id, first.ended_at) == (1, "interrupted", WORKER, NOW)
+    assert first.error is not None
+    assert first.error.code == "worker_lost"
+    assert (second.attempt, second.outcome) == (2, "running")
+
+
+async def test_a_start_whose_reply_was_lost_wins_again_without_a_new_attempt(writer: Writer, reader: Reader) -> None:
+    job = await end(writer, Status.RUNNING)
+    (first,) = await start(writer, job, dead="a-former-claim")
+
+    (second,) = await start(writer, job, dead="a-former-claim")
+
+    assert second == first
+    assert await outcomes(reader, job) == [(1, "interrupted"), (2, "running")]
+
+
+async def test_a_start_forgets_the_progress_of_the_attempt_before(writer: Writer, reader: Reader) -> None:
+    job = await start_one(writer)
+    await writer.settle(ending(job, Status.PENDING, due_at=NOW, progress=50.0, progress_message="half", stage="one"))
+
+    await start(writer, new_job(id=job.id), claim="next")
+
+    stored = await row(reader, job)
+    assert (stored.progress, stored.progress_message, stored.stage) == (0, None, None)
+
+
+async def test_winners_come_in_the_order_asked(writer: Writer) -> None:
+    jobs = [new_job() for _ in range(50)]
+    await writer.accept(jobs)
+    asked = [*jobs[::-3], *jobs[::3][:0], new_job(), *jobs[1::3]]
+
+    started = await start(writer, *asked)
+
+    known = {job.id for job in jobs}
+    assert [job.id for job in started] == [job.id for job in asked if job.id in known]
+
+
+# --- settle ------------------------------------------------------------------------------------
+
+
+async def test_a_completed_job_bears_its_result(writer: Writer, reader: Reader) -> None:
+    job = await start_one(writer)
+
+    assert await writer.settle(ending(job, ended_at=LATER, progress=100.0, progress_message="done", stage="end"))
+
+    stored = await row(reader, job)
+    assert (stored.status, stored.result, stored.completed_at) == (Status.COMPLETED, {"text": "done"}, LATER)
+    assert (stored.progress, stored.progress_message, stored.stage) == (100.0, "done", "end")
+    assert (stored.failures, stored.releases, stored.error) == (0, 0, None)
+
+
+async def test_a_job_that_completes_at_once_needs_no_attempt_row(
+    writer: Writer, reader: Reader, database: Database
+) -> None:
+    job = await start_one(writer)
+
+    await writer.settle(ending(job))
+
+    async with database.read() as connection:
+        assert (await connection.execute(sa.text("SELECT count(*) FROM task_attempts"))).scalar_one() == 0
+    assert await outcomes(reader, job) == [(1, "completed")]
+
+
+async def test_a_failed_job_bears_its_error_and_so_does_its_attempt(writer: Writer, reader: Reader) -> None:
+    job = await start_one(writer)
+
+    await writer.settle(ending(job, Status.FAILED))
+
+    stored = await row(reader, job)
+    assert (stored.status, stored.error, stored.failures) == (Status.FAILED, OOPS, 1)
+    (attempt,) = await reader.attempts(stored)
+    assert (attempt.outcome, attempt.error) == ("failed", replace(OOPS, is_retryable=False))
+
+
+async def test_a_retry_waits_for_its_due_time(writer: Writer, reader: Reader) -> None:
+    job = await start_one(writer)
+
+    await writer.settle(ending(job, Status.PENDING, due_at=LATER))
+
+    stored = await row(reader, job)
+    assert (stored.status, stored.due_at, stored.completed_at) == (Status.PENDING, LATER, None)
+    assert (stored.failures, stored.releases, stored.attempts) == (1, 0, 1)
+    assert await outcomes(reader, job) == [(1, "failed")]
+
+
+async def test_a_released_job_burns_no_failure_and_keeps_its_due_time(writer: Writer, reader: Reader) -> None:
+    job = await start_one(writer)
+
+    await writer.settle(ending(job, Status.PENDING, outcome="released", error=None, due_at=None))
+
+    stored = await row(reader, job)
+    assert (stored.status, stored.failures, stored.releases, stored.due_at) == (Status.PENDING, 0, 1, job.due_at)
+    assert await outcomes(reader, job) == [(1, "released")]
+
+
+async def test_attempts_are_told_from_the_first_to_the_last(writer: Writer, reader: Reader) -> None:
+    job = await start_one(writer)
+    await writer.settle(ending(job, Status.PENDING, due_at=NOW))
+    (second,) = await start(writer, new_job(id=job.id), claim="second")
+    (third,) = await start(writer, new_job(id=job.id), claim="third", dead="second")
+
+    await writer.settle(ending(third))
+
+    assert (second.attempts, third.attempts) == (2, 3)
+    assert await outcomes(reader, job) == [(1, "failed"), (2, "interrupted"), (3, "completed")]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [{"attempts": 2}, {"attempts": 0}, {"claim": "a-stale-claim"}, {"id": new_id()}],
+    ids=["a-later-attempt", "an-earlier-attempt", "another-claim", "another-job"],
+)
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.PENDING])
+async def test_a_stale_worker_cannot_settle(
+    writer: Writer, reader: Reader, foreign: dict[str, Any], status: Status
+) -> None:
+    job = await start_one(writer)
+    before = await row(reader, job)
+
+    assert not await writer.settle(replace(ending(job, status), **foreign))
+    assert await row(reader, job) == before
+    assert await outcomes(reader, job) == [(1, "running")]
+
+
+async def test_a_stale_worker_cannot_settle_a_rescued_job(writer: Writer, reader: Reader) -> None:
+    stale = await start_one(writer, claim="stale")
+    (rescuer,) = await start(writer, new_job(id=stale.id), claim="rescuer", dead="stale")
+
+    assert not await writer.settle(ending(stale, Status.FAILED))
+    assert await writer.settle(ending(rescuer))
+    assert await outcomes(reader, stale) == [(1, "interrupted"), (2, "completed")]
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.PENDING])
+async def test_a_settle_whose_reply_was_lost_counts_as_won_and_changes_nothing(
+    writer: Writer, reader: Reader, status: Status
+) -> None:
+    job = await start_one(writer)
+    await writer.settle(ending(job, status))
+    before = await row(reader, job)
+
+    assert await writer.settle(ending(job, status))
+    assert await row(reader, job) == before
+
+
+async def test_a_settle_after_a_cancel_loses(writer: Writer, reader: Reader) -> None:
+    job = await start_one(writer)
+    await writer.cancel(job.id, include_running=True, now=NOW)
+
+    assert not await writer.settle(ending(job))
+    assert (await row(reader, job)).status is Status.CANCELLED
+
+
+async def test_each_settle_of_a_batch_gets_its_own_answer(writer: Writer) -> None:
+    jobs = [await start_one(writer, claim=f"claim-{at}") for at in range(5)]
+    settlements = [ending(job, claim="stale") if at % 2 else ending(job, Status.FAILED) for at, job in enumerate(jobs)]
+
+    assert await asyncio.gather(*map(writer.settle, settlements)) == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda job: ending(job, stage=SURROGATE),
+        lambda job: ending(job, Status.FAILED, error=replace(OOPS, message=SURROGATE)),
+        lambda job: ending(job, attempts=2**70),
+    ],
+    ids=["surrogate", "surrogate-in-an-error", "beyond-64-bits"],
+)
+async def test_a_bad_settlement_never_takes_its_neighbours_along(
+    writer: Writer, reader: Reader, spoil: Callable[[Started], Settlement]
+) -> None:
+    jobs = [await start_one(writer, claim=f"claim-{at}") for at in range(4)]
+    settlements = [spoil(job) if at == 2 else ending(job) for at, job in enumerate(jobs)]
+
+    answers = await asyncio.gather(*map(writer.settle, settlements), return_exceptions=True)
+
+    assert [answer is True for answer in answers] == [True, True, False, True]
+    assert not isinstance(answers[2], Unavailable)
+    assert [(await row(reader, job)).status for job in jobs].count(Status.COMPLETED) == 3
+
+
+# --- cancel, end, reprioritise -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.RUNNING])
+async def test_a_live_job_can_be_cancelled(writer: Writer, reader: Reader, status: Status) -> None:
+    job = await end(writer, status)
+
+    cancelled = await writer.cancel(job.id, include_running=True, now=LATER)
+
+    assert cancelled == await row(reader, job)
+    assert (cancelled.status, cancelled.completed_at) == (Status.CANCELLED, LATER)
+
+
+async def test_a_running_job_is_spared_if_so_asked(writer: Writer, reader: Reader) -> None:
+    job = await end(writer, Status.RUNNING)
+
+    assert await writer.cancel(job.id, include_running=False, now=NOW) is None
+    assert (await row(reader, job)).status is Status.RUNNING
+
+
+async def test_a_waiting_job_is_ended_with_its_error(writer: Writer, reader: Reader) -> None:
+    job = await end(writer, Status.PENDING)
+
+    ended = await writer.end_pending(job.id, OOPS, now=LATER)
+
+    assert ended == await row(reader, job)
+    assert (ended.status, ended.error, ended.completed_at) == (Status.FAILED, OOPS, LATER)
+
+
+async def test_a_waiting_job_changes_its_priority(writer: Writer, reader: Reader) -> None:
+    job = await end(writer, Status.PENDING)
+
+    changed = await writer.reprioritise(job.id, priority=9)
+
+    assert changed == await row(reader, job)
+    assert (changed.priority, changed.status) == (9, Status.PENDING)
+
+
+CHANGES: list[Callable[[Writer, str], Any]] = [
+    lambda writer, job_id: writer.cancel(job_id, include_running=True, now=LATER),
+    lambda writer, job_id: writer.end_pending(job_id, OOPS, now=LATER),
+    lambda writer, job_id: writer.reprioritise(job_id, priority=9),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["cancel", "end_pending", "reprioritise"])
+async def test_nothing_changes_an_ended_job(
+    writer: Writer, reader: Reader, change: Callable[[Writer, str], Any]
+) -> None:
+    ended = [await end(writer, status) for status in sorted(FINAL)]
+    before = await reader.get_many([job.id for job in ended])
+
+    assert [await change(writer, job.id) for job in ended] == [None, None, None]
+    assert await reader.get_many([job.id for job in ended]) == before
+
+
+@pytest.mark.parametrize("change", CHANGES[1:], ids=["end_pending", "reprioritise"])
+async def test_what_is_for_waiting_jobs_spares_a_running_one(
+    writer: Writer, reader: Reader, change: Callable[[Writer, str], Any]
+) -> None:
+    job = await end(writer, Status.RUNNING)
+    before = await row(reader, job)
+
+    assert await change(writer, job.id) is None
+    assert await row(reader, job) == before
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["cancel", "end_pending", "reprioritise"])
+async def test_a_job_that_is_not_there_cannot_be_changed(writer: Writer, change: Callable[[Writer, str], Any]) -> None:
+    assert await change(writer, new_id()) is None
+
+
+# --- several writers ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def other(database: Database, settings: Settings) -> AsyncIterator[Writer]:
+    """A writer of another process, as far as the database can tell."""
+    database = open_database(settings)
+    writer = Writer(database)
+    yield writer
+    await writer.close()
+    await database.close()
+
+
+async def test_of_two_writers_that_start_the_same_jobs_each_is_won_once(writer: Writer, other: Writer) -> None:
+    jobs = [new_job() for _ in range(200)]
+    await writer.accept(jobs)
+
+    won = await asyncio.gather(start(writer, *jobs, claim="one"), start(other, *jobs[::-1], claim="two"))
+
+    assert sorted(job.id for started in won for job in started) == sorted(job.id for job in jobs)
+
+
+async def test_two_writers_with_the_same_rows_in_opposite_orders_never_deadlock(
+    writer: Writer, other: Writer, reader: Reader
+) -> None:
+    jobs = [new_job() for _ in range(150)]
+    await writer.accept(jobs)
+
+    for turn in range(8):
+        tokens = {"claim": f"claim-{turn}", "dead": f"claim-{turn - 1}"}
+        ours, theirs = await asyncio.gather(start(writer, *jobs, **tokens), start(other, *jobs[::-1], **tokens))
+        assert {job.id for job in ours} == {job.id for job in theirs}
+        renewals = [ending(job, Status.RUNNING, outcome="released", error=None, result=None) for job in ours]
+        await asyncio.gather(*map(writer.settle, renewals), *map(other.settle, renewals[::-1]))
+
+    assert {(await row(reader, job)).attempts for job in jobs[::50]} == {8}
+
+
+async def test_two_writers_that_settle_the_same_attempt_agree(writer: Writer, other: Writer, reader: Reader) -> None:
+    job = await start_one(writer)
+
+    wins = await asyncio.gather(writer.settle(ending(job)), other.settle(ending(job, Status.FAILED)))
+
+    assert sorted(wins) == [False, True]
+    assert (await row(reader, job)).status is (Status.COMPLETED if wins[0] else Status.FAILED)
+
+
+# --- the databases themselves ------------------------------------------------------------------
+
+
+@pytest.mark.databases("sqlite")
+async def test_sqlite_writes_ahead_and_syncs_every_commit(database: Database) -> None:
+    pragmas = ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
+
+    async with database.write() as connection:
+        values = [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in pragmas]
+
+    assert values == ["wal", 2, 10000, 1]
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_connection_that_breaks_is_an_outage_and_nobodys_fault(writer: Writer, database: Database) -> None:
+    await writer.accept([new_job()])
+    others = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """
+
+    with pytest.raises(Unavailable):
+        async with database.write() as victim:
+            await victim.execute(sa.text("SELECT 1"))
+            async with database.read() as killer:
+                await killer.execute(sa.text(others))
+            await victim.execute(sa.text("SELECT 1"))
+
+    await writer.accept([new_job()])
+
+
+@pytest.mark.databases("sqlite")
+async def test_start_and_settle_search_rows_by_their_key(writer: Writer, database: Database) -> None:
+    sql = writer._sql
+    plans = [await explain(database, str(text)) for text in (sql.start, sql.interrupted, sql.note, sql.settle)]
+
+    assert [plan for plan in plans if not any("USING PRIMARY KEY (task_id=?)" in step for step in plan)] == []
+    assert [step for plan in plans for step in plan if "SCAN background_tasks" in step] == []
+
+
+async def explain(database: Database, statement: str) -> list[str]:
+    values = {"rows": "[]", "now": "", "worker": ""}
+    used = {name: value for name, value in values.items() if f":{name}" in statement}
+    async with database.read() as connection:
+        steps = await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {statement}"), used)
+        return [step.detail for step in steps]
+
+
+def test_an_attempt_is_told_in_the_same_words_as_its_row() -> None:
+    assert {"attempt", "outcome", "worker_id", "started_at", "ended_at", "error"} == set(Attempt.__dataclass_fields__)
