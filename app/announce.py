@@ -9,7 +9,6 @@ from datetime import datetime
 import orjson
 
 from app.clock import to_ms, utc_now
-from app.history.reader import LiveJob
 from app.history.rows import Failure, Job, NewJob
 from app.history.writer import Settlement, Started
 from app.jobs.status import Status
@@ -26,7 +25,7 @@ def offer_of(job: NewJob) -> Offer:
     return _offer(job, due_ms, "")
 
 
-def live_offer_of(job: LiveJob) -> Offer:
+def live_offer_of(job: Job) -> Offer:
     """Offer a job again as its row stands: waiting at its due time, or running under its claim."""
     return _offer(job, to_ms(job.due_at), (job.claim or "") if job.status is Status.RUNNING else "")
 
@@ -79,7 +78,7 @@ def result_of_settlement(job: Started, settlement: Settlement) -> bytes:
     return _arq_result(job, times, settlement.status, settlement.result, settlement.error)
 
 
-def _offer(job: NewJob | LiveJob, due_ms: int, token: str) -> Offer:
+def _offer(job: NewJob, due_ms: int, token: str) -> Offer:
     body = body_of(job.kind, job.params, to_ms(job.created_at))
     return Offer(id=job.id, queue=job.queue, priority=job.priority, body=body, due_ms=due_ms, token=token)
 

@@ -8,11 +8,11 @@ on a lock file instead of polling SQLite's own lock, whose retry sleeps up to 10
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -22,10 +22,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app.clock import iso, parse_iso
 from app.errors import Misconfigured, Unavailable
+from app.group import GroupCommit
 from app.settings import Settings
 
 # The database did not answer; anything else is the statement's fault.
 OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, TimeoutError, OSError)
+
+R = TypeVar("R")
+Change = Callable[[AsyncConnection], Awaitable[R]]
+
+_TOGETHER = 8  # changes in one transaction; each may be a batch of hundreds of rows
 
 metadata = sa.MetaData(
     naming_convention={
@@ -79,6 +85,7 @@ class Database:
         self.reads = reads
         self._writes = writes
         self._turn = asyncio.Lock()
+        self._changes: GroupCommit[Change[Any], Any] = GroupCommit(self._run_together, limit=_TOGETHER)
         self._lock_fd = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o600) if lock_file else None
 
     @property
@@ -93,6 +100,22 @@ class Database:
             with _outages_told():
                 async with self._writes.begin() as connection:
                     yield connection
+
+    async def transact(self, change: Change[R]) -> R:
+        """Run ``change`` in a write transaction and return what it returns, once that is committed.
+
+        On SQLite, whose commits cost a sync to disk and exclude each other, the changes that come while
+        one commits share the next transaction; one that is refused is tried again without the others.
+        """
+        if self._lock_fd is None:
+            async with self.write() as connection:
+                return await change(connection)
+        result: R = await self._changes(change)
+        return result
+
+    async def _run_together(self, changes: Sequence[Change[Any]]) -> list[Any]:
+        async with self.write() as connection:
+            return [await change(connection) for change in changes]
 
     @asynccontextmanager
     async def _writer_turn(self) -> AsyncIterator[None]:

@@ -24,7 +24,7 @@ from app.announce import (
 from app.clock import new_id, to_ms, utc_now
 from app.errors import Conflict, NotFound, Unavailable
 from app.failpoints import failpoint
-from app.history.group import GroupCommit
+from app.group import GroupCommit
 from app.history.reader import LiveJob, Reader
 from app.history.rows import Failure, Job, NewJob
 from app.history.writer import Settlement, Started, StartRequest, Writer
@@ -36,7 +36,7 @@ from app.live.events import ending_of
 from app.live.outbox import Outbox
 from app.log import get_log
 from app.queue import keys
-from app.queue.client import AT_ITS_PLACE, Claim, Claims, LetGo, Queue
+from app.queue.client import AT_ITS_PLACE, MAX_BATCH, Claim, Claims, LetGo, Queue
 from app.queue.connect import OUTAGES
 from app.queue.wire import read_body
 
@@ -76,7 +76,7 @@ class Lifecycle:
         self._queue = queue
         self._outbox = outbox
         self._rings: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._ring_groups)
-        self._letting_go: GroupCommit[LetGo, bool] = GroupCommit(queue.let_go)
+        self._letting_go: GroupCommit[LetGo, bool] = GroupCommit(queue.let_go, limit=MAX_BATCH)
         self._late: set[asyncio.Task[None]] = set()  # rings that Redis kept waiting
 
     # --- the front of the house ---------------------------------------------------------------
@@ -200,9 +200,9 @@ class Lifecycle:
     async def restore(self, page: Sequence[LiveJob]) -> int:
         """Put back into Redis what it lacks of these jobs; return how many that were."""
         missing = await self._queue.missing([(job.id, job.queue, job.priority) for job in page])
-        if not missing:
-            return 0
-        return await self._queue.ring(live_offer_of(job) for job in page if job.id in missing)
+        rows = await self._reader.get_many(missing) if missing else {}
+        offers = [live_offer_of(job) for job in rows.values() if not job.status.is_final]
+        return await self._queue.ring(offers) if offers else 0
 
     async def close(self) -> None:
         """Finish what is on its way to Redis."""

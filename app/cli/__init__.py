@@ -41,15 +41,13 @@ cli.add_typer(db_app, rich_help_panel=_STORE)
 
 @cli.command(
     "records",
+    help="Stored records: import, export, list and count them.",
     rich_help_panel=_STORE,
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def pass_on_to_records(context: typer.Context) -> None:
-    """Stored records: import, export, list and count them.
-
-    Example: `records import ari-snapshots.ndjson`
-    """
+    """Hand the rest of the line to the commands in ``app.cli.records``."""
     from app.cli.records import records_app  # noqa: PLC0415  # a second of imports that no other command needs
 
     records_app(context.args, prog_name=context.command_path)

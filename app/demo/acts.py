@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from app.demo.board import Board
 from app.demo.client import Client, View
-from app.demo.report import Aggregation, Analysis, Report, put_in
+from app.demo.report import Aggregation, Analysis, put_in
 from app.demo.samples import DAYS, SCENARIOS, Scenario, sample_snapshots, to_ndjson
 from app.errors import ServiceError
 from app.jobs.ari import (
@@ -20,7 +20,7 @@ from app.jobs.ari import (
 from app.jobs.fields import Result
 from app.jobs.status import Status
 
-JOBS_S = 40.0
+JOBS_S = 60.0  # mostly what a slow disk needs to load SciPy for the first time
 LOOKBACK_DAYS: Final = DAYS + 1  # the sample data end on a whole day, the window of the jobs ends now
 
 _ALL_USERS = "all sample users"

@@ -22,9 +22,8 @@ def print_next_steps(console: Console, stage: Stage, *, stays: bool, is_kept: bo
         ]
         commands = _commands_while_up(stage)
     else:
-        lines = [
-            f"Data       {f'kept in {stage.directory}' if is_kept else 'removed with the processes; --data-dir keeps them'}"
-        ]
+        place = f"kept in {stage.directory}" if is_kept else "removed when the processes end; --data-dir keeps them"
+        lines = [f"Data       {place}"]
         commands = _commands_afterwards(stage, is_kept=is_kept)
     for line in [*lines, "", "Next, for example:", *(f"  {command}" for command in commands)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 
@@ -52,8 +53,7 @@ class Play:
         return self._exit_code or 0
 
     async def _play(self) -> None:
-        play = asyncio.current_task()
-        assert play is not None  # a coroutine that runs is run by a task
+        play = cast("asyncio.Task[None]", asyncio.current_task())
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._cut_short, number, play)
         self._check_report_file()
@@ -74,8 +74,11 @@ class Play:
 
     def _check_report_file(self) -> None:
         file = self._options.report_file
-        if file is not None and not file.absolute().parent.is_dir():
-            raise Misconfigured(f"The report cannot be written: there is no directory {file.absolute().parent}.")
+        if file is not None:
+            try:
+                file.touch()
+            except OSError as error:
+                raise Misconfigured(f"The report cannot be written: {error}.") from error
 
     def _introduce(self, stage: Stage) -> None:
         self._say(f"Redis is {stage.redis.description}, at {stage.redis.url}.")
@@ -109,7 +112,9 @@ class Play:
 async def _wait_until_ready(client: Client) -> None:
     try:
         async with asyncio.timeout(READY_S):
-            while not await client.is_ready():
+            while True:
+                if await client.is_ready():
+                    return
                 await asyncio.sleep(_PAUSE_S)
     except TimeoutError as error:
         raise ServiceError(f"The API was not ready within {READY_S:.0f} seconds.") from error

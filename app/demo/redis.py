@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from app.embedded import EmbeddedRedis
+from app.embedded import EmbeddedRedis, find_server
 from app.queue import keys
 
 _ANSWER_S = 2.0
@@ -38,9 +38,10 @@ def open_redis(directory: Path) -> Iterator[RedisInUse]:
         finally:
             _remove_our_keys(url)
         return
-    with EmbeddedRedis(directory=directory) as server:
-        reason = f", since {obstacle}" if obstacle else ""
-        yield RedisInUse(url=server.url, description=f"a server of the demo's own{reason}")
+    binary = find_server()
+    with EmbeddedRedis(binary=binary, directory=directory) as server:
+        reason = f" ({obstacle})" if obstacle else ""
+        yield RedisInUse(url=server.url, description=f"{binary}, started for the demo{reason}")
 
 
 def _obstacle(url: str) -> str | None:

@@ -24,7 +24,18 @@ from app.jobs.fields import Model
 from app.jobs.status import Status
 
 
-class Analysis(Model):
+class Ended(Model):
+    """How a task ended."""
+
+    task_id: str
+    """The task."""
+    status: Status
+    """The status it ended with."""
+    error_message: str | None
+    """Why it failed, if it did."""
+
+
+class Analysis(Ended):
     """One sample user: what was put in, and how the analysis ended."""
 
     user_id: str
@@ -33,25 +44,13 @@ class Analysis(Model):
     """The scenario in words."""
     put_in: dict[Metric, str]
     """What the scenario does to each metric that it does anything to."""
-    task_id: str
-    """The task that analysed the user."""
-    status: Status
-    """How that task ended."""
-    error_message: str | None
-    """Why it failed, if it did."""
     result: AnalyzeTrendsResult | None
     """What it returned; null unless completed."""
 
 
-class Aggregation(Model):
+class Aggregation(Ended):
     """The one summary over all sample users."""
 
-    task_id: str
-    """The task that made it."""
-    status: Status
-    """How that task ended."""
-    error_message: str | None
-    """Why it failed, if it did."""
     result: AggregateSnapshotsResult | None
     """What it returned; null unless completed."""
 
@@ -73,7 +72,8 @@ class Report(Model):
     @property
     def is_complete(self) -> bool:
         """Whether every job completed."""
-        return all(job.status is Status.COMPLETED for job in (*self.analyses, self.aggregation))
+        tasks: tuple[Ended, ...] = (*self.analyses, self.aggregation)
+        return all(task.status is Status.COMPLETED for task in tasks)
 
 
 def put_in(scenario: Scenario) -> dict[Metric, str]:

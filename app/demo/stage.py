@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.demo.redis import RedisInUse, open_redis
-from app.errors import ServiceError
+from app.errors import Misconfigured, ServiceError
 from app.processes import start_child, stop_child
 
 GRACE_S = 5  # what the API and the worker get to end in order
@@ -79,8 +79,7 @@ def open_stage(data_dir: Path | None) -> Iterator[Stage]:
     """
     with ExitStack() as closing:
         directory = data_dir or Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="jobs-demo-")))
-        directory = directory.absolute()
-        directory.mkdir(parents=True, exist_ok=True)
+        directory = _made(directory.absolute())
         redis = closing.enter_context(open_redis(directory / "redis"))
         port, key = _free_port(), secrets.token_urlsafe(24)
         environment = _environment(directory, redis.url, port, key)
@@ -88,6 +87,14 @@ def open_stage(data_dir: Path | None) -> Iterator[Stage]:
         api = closing.enter_context(_running("API", ["-m", "app", "serve"], environment, directory))
         address = f"http://127.0.0.1:{port}"
         yield Stage(directory=directory, redis=redis, address=address, admin_key=key, children=(api, worker))
+
+
+def _made(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(f"The demo cannot keep its data there: {error}.") from error
+    return directory
 
 
 @contextmanager

@@ -53,17 +53,11 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveJob:
-    """What the sweep needs to know of a job that has not ended."""
+    """Where in Redis a job that has not ended must be found."""
 
     id: str
-    kind: str
     queue: str
     priority: int
-    status: Status
-    due_at: datetime
-    claim: str | None
-    params: dict[str, Any]
-    created_at: datetime
 
 
 class Reader:
@@ -134,7 +128,7 @@ class Reader:
             query = query.where(jobs.c.id < before)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [LiveJob(**(dict(row) | {"status": Status(row["status"])})) for row in rows]
+        return [LiveJob(**row) for row in rows]
 
     async def running_under(self, claims: dict[str, str]) -> set[str]:
         """Return which of these jobs (id → claim) still run under that claim."""
@@ -204,6 +198,9 @@ def _cursor(job: Job, column: sa.Column[Any]) -> str:
 def _read_cursor(cursor: str, column: sa.Column[Any]) -> tuple[Any, str]:
     try:
         value, job_id = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        return (parse_iso(value) if column.key == "created_at" else int(value)), str(job_id)
-    except (ValueError, TypeError) as error:
+        place = parse_iso(value) if column.key == "created_at" else int(value)
+        if isinstance(place, int) and place not in range(1, 11):
+            raise ValueError("not a priority")
+        return place, str(job_id)
+    except (ValueError, TypeError, OverflowError) as error:
         raise BadRequest("The cursor is not one that a list answered; leave it out to start over.") from error

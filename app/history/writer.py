@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import RowMapping
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database, Json, Rows, UtcTime
-from app.history.group import GroupCommit
+from app.group import GroupCommit
 from app.history.rows import Failure, Job, NewJob, job_from
 from app.history.tables import jobs
 from app.jobs.status import Status
@@ -104,13 +105,17 @@ class Writer:
         """
         batch = [(request.id, request.claim, request.dead) for request in requests]
         values = self._sql.claims.values(self._database.dialect, batch) | {"now": now, "worker": worker_id}
-        async with self._database.write() as connection:
+
+        async def change(connection: AsyncConnection) -> dict[str, RowMapping]:
             await self._lock(connection, [request.id for request in requests])
             if any(request.dead for request in requests):
                 await connection.execute(self._sql.interrupted, values)
-            rows = (await connection.execute(self._sql.start, values)).mappings()
-            won = {row["id"]: Started(**row) for row in rows}
-        return [won[request.id] for request in requests if request.id in won]
+            return {row["id"]: row for row in (await connection.execute(self._sql.start, values)).mappings()}
+
+        won = await self._database.transact(change)
+        return [
+            Started(**won[request.id], claim=request.claim, started_at=now) for request in requests if request.id in won
+        ]
 
     async def settle(self, settlement: Settlement) -> bool:
         """Write how an attempt ended; return whether it still was this attempt's to end."""
@@ -152,23 +157,28 @@ class Writer:
         rows = [_insertable(job) for group in groups for job in group]
         insert = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(jobs)
         statement = insert.on_conflict_do_nothing(index_elements=[jobs.c.id])
-        async with self._database.write() as connection:
+
+        async def change(connection: AsyncConnection) -> None:
             for at in range(0, len(rows), _INSERT_ROWS):
                 await connection.execute(statement, rows[at : at + _INSERT_ROWS])
+
+        await self._database.transact(change)
         return [None] * len(groups)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         values = self._sql.endings.values(self._database.dialect, [_ending(s) for s in settlements])
-        noted = [s for s in settlements if not s.is_plain]
-        async with self._database.write() as connection:
+        noted = [_ending(s) for s in settlements if not s.is_plain]
+
+        async def change(connection: AsyncConnection) -> set[str]:
             await self._lock(connection, [settlement.id for settlement in settlements])
             if noted:  # before the update, while the guard still finds the row running
-                await connection.execute(
-                    self._sql.note, self._sql.endings.values(self._database.dialect, [_ending(s) for s in noted])
-                )
+                await connection.execute(self._sql.note, self._sql.endings.values(self._database.dialect, noted))
             won = set((await connection.execute(self._sql.settle, values)).scalars())
             if len(won) < len(settlements):  # perhaps committed before, and the reply was lost
                 won |= set((await connection.execute(self._sql.settled, values)).scalars())
+            return won
+
+        won = await self._database.transact(change)
         return [settlement.id in won for settlement in settlements]
 
     async def _lock(self, connection: AsyncConnection, ids: Iterable[str]) -> None:
@@ -210,14 +220,13 @@ class _Statements:
             params=Json,
             created_at=UtcTime,
             due_at=UtcTime,
-            started_at=UtcTime,
         )
         self.note = sa.text(_NOTE.format(rows=endings))
         self.settle = sa.text(_SETTLE.format(rows=endings))
         self.settled = sa.text(_SETTLED.format(rows=endings))
 
 
-_STARTED = tuple(Started.__dataclass_fields__)
+_STARTED = tuple(name for name in Started.__dataclass_fields__ if name not in {"claim", "started_at"})
 _RETURNING = ", ".join(f"{jobs.c[name].name} AS {name}" for name in _STARTED)
 
 _INTERRUPTED = """

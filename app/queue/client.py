@@ -13,6 +13,7 @@ from app.queue import keys
 from app.queue.connect import Redis
 from app.queue.scripts import script_text
 
+MAX_BATCH = 500  # jobs in one script call: Lua unpacks no more than some thousands of values
 AT_ITS_PLACE = -1  # let a job wait where it stood
 
 
@@ -89,18 +90,22 @@ class Queue:
             args += (keys.queue(offer.queue, offer.priority), offer.id, offer.due_ms, offer.token, offer.body)
         return int(await self._scripts["ring"](args=args))
 
-    async def missing(self, wanted: Sequence[tuple[str, str, int]]) -> set[str]:
+    async def missing(self, wanted: Sequence[tuple[str, str, int]]) -> list[str]:
         """Return the ids out of (id, queue, priority) that have no entry in Redis, or run there without a lease."""
-        pipe = self.redis.pipeline(transaction=False)
+        groups: dict[str, list[str]] = {}
         for job_id, name, priority in wanted:
-            pipe.zscore(keys.queue(name, priority), job_id)
-            pipe.zscore(keys.LEASES, job_id)
-        scores = await pipe.execute()
-        return {
-            entry[0]
-            for entry, score, lease in zip(wanted, scores[0::2], scores[1::2], strict=True)
-            if score is None or (score >= keys.RUNNING_OFFSET and lease is None)
-        }
+            groups.setdefault(keys.queue(name, priority), []).append(job_id)
+        pipe = self.redis.pipeline(transaction=False)
+        for key, ids in groups.items():
+            pipe.zmscore(key, ids)
+            pipe.zmscore(keys.LEASES, ids)
+        found = await pipe.execute()
+        return [
+            job_id
+            for ids, scores, leases in zip(groups.values(), found[0::2], found[1::2], strict=True)
+            for job_id, score, lease in zip(ids, scores, leases, strict=True)
+            if score is None or (float(score) >= keys.RUNNING_OFFSET and lease is None)
+        ]
 
     async def claim(self, queues: Sequence[str], *, want: int, token: str, search: bool = False) -> Claims:
         """Claim up to ``want`` due jobs of these queues under ``token``, in the order they should run."""

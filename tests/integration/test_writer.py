@@ -554,19 +554,20 @@ async def test_sqlite_writes_ahead_and_syncs_every_commit(database: Database) ->
 
 @pytest.mark.databases("postgresql")
 async def test_a_connection_that_breaks_is_an_outage_and_nobodys_fault(writer: Writer, database: Database) -> None:
-    await writer.accept([new_job()])
     others = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
     """
 
-    with pytest.raises(Unavailable):
+    async def write_while_the_connection_is_killed() -> None:
         async with database.write() as victim:
             await victim.execute(sa.text("SELECT 1"))
             async with database.read() as killer:
                 await killer.execute(sa.text(others))
             await victim.execute(sa.text("SELECT 1"))
 
+    with pytest.raises(Unavailable):
+        await write_while_the_connection_is_killed()
     await writer.accept([new_job()])
 
 

@@ -4,11 +4,12 @@
 needs a house opens one by :func:`open_house`.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from app.clock import from_ms, new_id, to_ms, utc_now
 from app.history.rows import Failure, Job, NewJob
@@ -23,6 +24,8 @@ from app.queue import keys
 from app.queue.client import Claims
 from app.queue.connect import Redis
 from app.settings import Settings
+
+T = TypeVar("T")
 
 QUEUES = ("alpha", "beta")
 WORKER = "the-worker"
@@ -189,6 +192,11 @@ async def entry(redis: Redis, job: NewJob | Job | Started) -> float | None:
     """Return the score of a job in its sorted set, None if it is not there."""
     score: float | None = await redis.zscore(keys.queue(job.queue, job.priority), job.id)
     return score
+
+
+async def reply(answer: Awaitable[T] | T) -> T:
+    """Return Redis's answer to a command that redis-py declares as perhaps not awaitable."""
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 async def all_keys(redis: Redis) -> set[str]:

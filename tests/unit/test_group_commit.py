@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import DataError, StatementError
 
 from app.errors import InvalidInput, Unavailable
-from app.history.group import GroupCommit
+from app.group import GroupCommit
 
 
 class Ledger:

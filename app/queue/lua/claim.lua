@@ -67,6 +67,7 @@ for priority = 10, 1, -1 do
     if redis.call('EXISTS', HOLDER .. id) == 1 then
       -- Somebody holds it: arq's abort() re-scores a running job. It goes back under its holder's lease.
       redis.call('ZADD', LEASES, 'NX', now + math.max(redis.call('PTTL', HOLDER .. id), 1000), id)
+      more = 1  -- it may have hidden another
     else
       local _, dead = claim_of(id)
       hold(id, queue_key, token, now, lease_ms)

@@ -4,11 +4,18 @@
 --   wait  due_ms, or -1          it waits again, at that time or at the place it had
 --   lend  token                  it runs under that other claim, which gets the lease for one more period
 -- Returns: per job 1, or 0 if it was no longer held under the token.
--- Cost: O(log n) a job.
-local lease_ms, result_ttl_ms, now, kept = tonumber(ARGV[1]), ARGV[2], now_ms(), {}
+-- Cost: O(log n) a job; what many jobs need is asked for in one command.
+local lease_ms, result_ttl_ms, now = tonumber(ARGV[1]), ARGV[2], now_ms()
+local ids = {}
+for at = 3, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
+local claims = redis.call('HMGET', CLAIMS, unpack(ids))
+
+local kept, freed, holders, ended, members = {}, {}, {}, {}, {}
 for at = 3, #ARGV, 4 do
   local id, token, verb, argument = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local queue_key, claimed = claim_of(id)
+  local claim = claims[(at + 1) / 4]
+  local queue_key, claimed
+  if claim then queue_key, claimed = string.match(claim, '^(.-)|(.*)$') end
   if claimed ~= token then
     kept[#kept + 1] = 0
   else
@@ -16,11 +23,13 @@ for at = 3, #ARGV, 4 do
     if verb == 'lend' then
       hold(id, queue_key, argument, now, lease_ms)
     else
-      let_go(id)
+      freed[#freed + 1] = id
+      holders[#holders + 1] = HOLDER .. id
       if verb == 'done' then
-        redis.call('ZREM', queue_key, id)
-        redis.call('ZREM', ABORTS, id)
-        redis.call('DEL', BODY .. id, PROGRESS .. id)
+        ended[#ended + 1] = BODY .. id
+        ended[#ended + 1] = PROGRESS .. id
+        members[queue_key] = members[queue_key] or {}
+        table.insert(members[queue_key], id)
         if argument ~= '' then redis.call('SET', RESULT .. id, argument, 'PX', result_ttl_ms) end
       else
         local due_ms = tonumber(argument)
@@ -33,4 +42,15 @@ for at = 3, #ARGV, 4 do
     end
   end
 end
+
+if #freed > 0 then
+  redis.call('ZREM', LEASES, unpack(freed))
+  redis.call('HDEL', CLAIMS, unpack(freed))
+  redis.call('DEL', unpack(holders))
+end
+for queue_key, gone in pairs(members) do
+  redis.call('ZREM', queue_key, unpack(gone))
+  redis.call('ZREM', ABORTS, unpack(gone))
+end
+if #ended > 0 then redis.call('DEL', unpack(ended)) end
 return kept

@@ -51,9 +51,10 @@ def upgrade() -> None:
         sa.Column("tick_at", _TIME),
         sa.PrimaryKeyConstraint("task_id", name="pk_background_tasks"),
         sa.CheckConstraint(
-            "status IN ('pending', 'running', 'completed', 'failed', 'cancelled')", name="ck_background_tasks_status"
+            "status IN ('pending', 'running', 'completed', 'failed', 'cancelled')",
+            name=op.f("ck_background_tasks_status"),
         ),
-        sa.CheckConstraint("priority BETWEEN 1 AND 10", name="ck_background_tasks_priority"),
+        sa.CheckConstraint("priority BETWEEN 1 AND 10", name=op.f("ck_background_tasks_priority")),
         sqlite_with_rowid=False,
     )
     _partial_index("ix_background_tasks_live", ["task_id"], "status IN ('pending', 'running')")
