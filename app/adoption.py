@@ -27,7 +27,7 @@ def adopt(
         kind=job_type.kind if job_type else body.kind,
         task_type=job_type.task_type.value if job_type else "unknown",
         queue=queue,
-        user_id=str(body.kwargs["user_id"]) if body.kwargs.get("user_id") else None,
+        user_id=str(body.kwargs["user_id"]) if failure is None and body.kwargs.get("user_id") else None,
         submitted_by=OWNER,
         priority=int(priority),
         params=body.kwargs,

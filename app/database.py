@@ -168,10 +168,16 @@ def _outages_told() -> Iterator[None]:
     try:
         yield
     except (exc.DBAPIError, *OUTAGES) as error:
-        has_gone = isinstance(error, exc.DBAPIError) and error.connection_invalidated  # under a running statement
-        if not (has_gone or isinstance(error, OUTAGES)):
+        if not _is_outage(error):
             raise
         raise _unavailable(error) from error
+
+
+def _is_outage(error: BaseException) -> bool:
+    if isinstance(error, exc.DBAPIError) and not isinstance(error, OUTAGES):
+        has_connected = error.statement is not None  # a PostgreSQL that starts up or is full refuses to
+        return error.connection_invalidated or not has_connected
+    return True
 
 
 def _unavailable(error: BaseException) -> Unavailable:

@@ -77,7 +77,7 @@ class Lifecycle:
         self._outbox = outbox
         self._rings: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._ring_groups)
         self._letting_go: GroupCommit[LetGo, bool] = GroupCommit(queue.let_go, limit=MAX_BATCH)
-        self._late: set[asyncio.Task[None]] = set()  # rings that Redis kept waiting
+        self._ringing: set[asyncio.Task[None]] = set()  # a caller that leaves does not take its ring along
 
     # --- the front of the house ---------------------------------------------------------------
 
@@ -152,11 +152,11 @@ class Lifecycle:
 
         Raises Unavailable, with every claim given back, when the database does not answer.
         """
-        for claim in claims.claims:
-            if claim.is_aborted:
-                await self._abort(claim)
         requests = [StartRequest(id=claim.id, claim=claim.token, dead=claim.dead) for claim in claims.claims]
         try:
+            for claim in claims.claims:
+                if claim.is_aborted:
+                    await self._abort(claim)
             started = await self._writer.start(requests, worker_id=worker_id, now=claims.now)
         except Unavailable:
             await self._give_back(claims.claims)
@@ -202,12 +202,12 @@ class Lifecycle:
         missing = await self._queue.missing([(job.id, job.queue, job.priority) for job in page])
         rows = await self._reader.get_many(missing) if missing else {}
         offers = [live_offer_of(job) for job in rows.values() if not job.status.is_final]
-        return await self._queue.ring(offers) if offers else 0
+        return await self._queue.ring(offers, search=True) if offers else 0
 
     async def close(self) -> None:
         """Finish what is on its way to Redis."""
-        if self._late:
-            await asyncio.wait(self._late, timeout=2)
+        if self._ringing:
+            await asyncio.wait(self._ringing, timeout=2)
         await self._letting_go.close()
 
     async def _settle_surely(self, settlement: Settlement) -> bool:
@@ -280,10 +280,9 @@ class Lifecycle:
 
     async def _ring(self, accepted: Sequence[NewJob]) -> None:
         task = asyncio.create_task(self._quietly(self._rings(accepted)))
-        done, _ = await asyncio.wait([task], timeout=_RING_WAIT_S)
-        if not done:
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+        self._ringing.add(task)
+        task.add_done_callback(self._ringing.discard)
+        await asyncio.wait([task], timeout=_RING_WAIT_S)
 
     async def _ring_groups(self, groups: Sequence[Sequence[NewJob]]) -> list[None]:
         await self._queue.ring(offer_of(job) for group in groups for job in group)

@@ -1,5 +1,6 @@
 """``config``: the settings in force."""
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 _MASK = "********"
+_IN_QUERY = re.compile(r"([?&]\w*password=)[^&]*", re.IGNORECASE)
 
 
 def show_config() -> None:
@@ -51,7 +53,7 @@ def _masked(value: object) -> str:
         case bool():
             return str(value).lower()
         case str() if "://" in value:
-            return _without_password(value)
+            return _IN_QUERY.sub(rf"\1{_MASK}", _without_password(value))
         case _:
             return str(value) or "—"
 

@@ -20,7 +20,7 @@ from app.demo.samples import DAYS, SCENARIOS
 from app.demo.stage import Stage, open_stage
 from app.errors import Misconfigured, ServiceError
 
-READY_S = 20.0
+READY_S = 30.0
 
 _PAUSE_S = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

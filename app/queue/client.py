@@ -83,9 +83,13 @@ class Queue:
             name: redis.register_script(script_text(name)) for name in ("ring", "claim", "let_go", "withdraw", "move")
         }
 
-    async def ring(self, offers: Iterable[Offer]) -> int:
-        """Offer jobs to workers; return how many were not there yet. Harmless when late or repeated."""
-        args: list[Any] = [self._lease_ms]
+    async def ring(self, offers: Iterable[Offer], *, search: bool = False) -> int:
+        """Offer jobs to workers; return how many were not there yet. Harmless when late or repeated.
+
+        With ``search``, a job that stands under another priority of its queue is not doubled but moved, or,
+        when it runs, left to its holder.
+        """
+        args: list[Any] = [self._lease_ms, int(search)]
         for offer in offers:
             args += (keys.queue(offer.queue, offer.priority), offer.id, offer.due_ms, offer.token, offer.body)
         return int(await self._scripts["ring"](args=args))

@@ -56,7 +56,7 @@ def read_body(raw: bytes) -> Body | None:
     except ValueError:
         return None
     match value:
-        case {"f": str(kind), "a": list(args), "k": dict(kwargs)}:
+        case {"f": str(kind), "a": list(args), "k": dict(kwargs)} if kind.isprintable():
             return Body(kind=kind, args=args, kwargs=kwargs, is_ours=_OURS in value)
     return None
 

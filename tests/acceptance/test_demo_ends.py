@@ -34,8 +34,7 @@ async def test_killed_at_any_moment_it_leaves_no_process(moment: str, tmp_path: 
         await eventually(lambda: not any(map(is_alive, children.values())))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moment", [STARTING, WORKING])
+@pytest.mark.parametrize(("moment", "number"), [(STARTING, signal.SIGINT), (WORKING, signal.SIGTERM)])
 def test_told_to_end_at_any_moment_it_leaves_neither_a_process_nor_a_file(
     moment: str, number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -54,8 +53,8 @@ def test_told_to_end_at_any_moment_it_leaves_neither_a_process_nor_a_file(
 
 @pytest.mark.parametrize("name", ["API", "worker"])
 def test_a_process_that_dies_is_named_with_its_last_words(name: str, tmp_path: Path) -> None:
-    with running_demo(tmp_path, "--stay") as demo:
-        demo.read_until(STAYING)
+    with running_demo(tmp_path) as demo:
+        demo.read_until(WORKING)
         children = demo.children()
 
         os.kill(children[name], signal.SIGKILL)
@@ -108,7 +107,7 @@ def test_a_redis_that_is_in_use_or_out_is_left_alone(is_up: bool, tmp_path: Path
             server.kill()
 
         with running_demo(tmp_path, REDIS_URL=server.url) as demo:
-            demo.read_until(WORKING)
+            demo.read_until(WORKING if is_up else STARTING)
             demo.process.terminate()
             demo.finish()
 

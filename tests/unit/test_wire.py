@@ -90,6 +90,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
         b'{"f": "note", "a": [], "k": [["text", 1]]}',
         b'{"f": 1, "a": [], "k": {}}',
         b'{"f": ["note"], "a": [], "k": {}}',
+        rb'{"f": "nul\u0000", "a": [], "k": {}}',
         pickle.dumps({"f": "note", "a": [], "k": {}}),
     ],
 )

@@ -1,10 +1,29 @@
 -- Offer jobs to workers; harmless when late or repeated, because nothing that is there is touched.
--- ARGV: lease_ms, then per job: queue_key, id, due_ms (0 is now), token ('' is waiting, else running under it), body
+-- ARGV: lease_ms, search (1 looks for each job under the other priorities first), then per job: queue_key, id, due_ms (0 is now), token ('' is waiting, else running under it), body
 -- Returns: how many were missing and are there now.
--- Cost: O(log n) a job.
-local lease_ms, now, added = tonumber(ARGV[1]), now_ms(), 0
-for at = 2, #ARGV, 5 do
+-- Cost: O(log n) a job; ten lookups with search.
+local lease_ms, search, now, added = tonumber(ARGV[1]), ARGV[2] == '1', now_ms(), 0
+
+-- Redis may have missed that a job got another priority: one that waits is moved now, one that runs stays.
+local function where_it_stands(queue_key, id)
+  local name = queue_name(queue_key)
+  for priority = 1, 10 do
+    local other = QUEUE .. name .. ':' .. priority
+    local score = other ~= queue_key and tonumber(redis.call('ZSCORE', other, id) or '')
+    if score and score >= RUNNING_OFFSET then return other end
+    if score then
+      redis.call('ZREM', other, id)
+      place(queue_key, score, id)
+      redis.call('SADD', BUSY, queue_key)
+      ring_bell(name)
+    end
+  end
+  return queue_key
+end
+
+for at = 3, #ARGV, 5 do
   local queue_key, id, due_ms, token, body = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4]
+  if search then queue_key = where_it_stands(queue_key, id) end
   local score = due_ms == 0 and now or due_ms
   if token ~= '' then score = score + RUNNING_OFFSET end
   if redis.call('ZADD', queue_key, 'NX', exact(score), id) == 1 then
