@@ -79,28 +79,8 @@ class Hub:
         finally:
             self._leave(job_id, follower)
 
-    async def run(self) -> None:
-        """Serve the followers until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read_stream())
-            group.create_task(self._reread_rows())
-
-    def _leave(self, job_id: str, follower: Follower) -> None:
-        others = self._followers[job_id]
-        others.discard(follower)
-        if not others:
-            del self._followers[job_id]
-        if not self._followers:
-            self._somebody.clear()
-
-    async def _wait_for_reader(self) -> None:
-        try:
-            async with asyncio.timeout(_READING_S):
-                await self._is_reading.wait()
-        except TimeoutError:
-            log.warning("follower_without_stream")
-
-    async def _read_stream(self) -> None:
+    async def read_stream(self) -> None:
+        """Hand events to the followers for ever."""
         goes_on = False  # whether to go on where the stream was lost, rather than at its present end
         while True:
             await self._somebody.wait()
@@ -120,17 +100,8 @@ class Hub:
                 log.warning("event_unreadable", reason=str(error))
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _hand_out(self) -> None:
-        """Hand out events until nobody follows any more."""
-        async for batch in follow(self._redis, self.position):
-            for published in batch:
-                self._offer(published)
-                self.position = published.id
-            if not self._followers:
-                self._is_reading.clear()
-                return
-
-    async def _reread_rows(self) -> None:
+    async def reread_rows(self) -> None:
+        """Offer the rows of followed jobs as events every so often, for ever."""
         while True:
             await self._somebody.wait()
             await asyncio.sleep(self._reread_s)
@@ -140,6 +111,31 @@ class Hub:
                     self._offer_rows((await self._reader.get_many(ids[at : at + _ROWS])).values())
             except Unavailable as error:
                 log.warning("followed_rows_not_read", reason=str(error))
+
+    def _leave(self, job_id: str, follower: Follower) -> None:
+        others = self._followers[job_id]
+        others.discard(follower)
+        if not others:
+            del self._followers[job_id]
+        if not self._followers:
+            self._somebody.clear()
+
+    async def _wait_for_reader(self) -> None:
+        try:
+            async with asyncio.timeout(_READING_S):
+                await self._is_reading.wait()
+        except TimeoutError:
+            log.warning("follower_without_stream")
+
+    async def _hand_out(self) -> None:
+        """Hand out events until nobody follows any more."""
+        async for batch in follow(self._redis, self.position):
+            for published in batch:
+                self._offer(published)
+                self.position = published.id
+            if not self._followers:
+                self._is_reading.clear()
+                return
 
     def _offer_rows(self, jobs: Iterable[Job]) -> None:
         for job in jobs:

@@ -2,8 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
 
 import orjson
 import uvloop
@@ -33,6 +32,8 @@ REREAD_S = 20.0  # how often the rows of followed tasks are read again
 
 log = get_log()
 
+_CANCEL_S = 0.1
+_LINGERING_S = 2.0  # how long the rest of a refused body is read away, so that its sender gets to read the answer
 _SHUTDOWN_S = 10.0  # how long requests that are being answered may take when the process is asked to stop
 
 
@@ -79,7 +80,9 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
 
 def make_runner(app: web.Application) -> web.AppRunner:
     """Make what serves the application; packed bodies are not unpacked, so that none can be a bomb."""
-    return web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN_S)
+    return web.AppRunner(
+        app, access_log=None, auto_decompress=False, lingering_time=_LINGERING_S, shutdown_timeout=_SHUTDOWN_S
+    )
 
 
 def _add_routes(app: web.Application, installation: Installation) -> None:
@@ -127,18 +130,23 @@ def _spellings(prefix: str, found: Endpoint) -> Iterator[str]:
 
 async def _background(app: web.Application) -> AsyncIterator[None]:
     # Not a TaskGroup: start and clean-up may run in different tasks, and a group belongs to one.
-    tasks = [asyncio.create_task(work) for work in _background_work(app)]
+    hub = app[HUB]
+    tasks = {asyncio.create_task(work) for work in (hub.read_stream(), hub.reread_rows(), app[THROUGHPUT].run())}
+    for task in tasks:
+        task.add_done_callback(_report)
     yield
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError):
-            await task
+    while tasks:
+        # Until they have ended, not once: before Python 3.12 a cancellation that meets a reply of Redis is lost
+        # inside redis-py (asyncio.wait_for, gh-86296).
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_S)
 
 
-def _background_work(app: web.Application) -> Iterator[Coroutine[None, None, None]]:
-    yield app[HUB].run()
-    yield app[THROUGHPUT].run()
+def _report(task: asyncio.Task[None]) -> None:
+    """Log the end of background work that was meant to go on for ever."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background_work_failed", reason=repr(error), exc_info=error)
 
 
 async def _until_told_to_stop() -> None:

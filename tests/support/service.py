@@ -64,7 +64,7 @@ class Service:
             assert answer.status == 200, body
             return body
 
-    async def becomes(self, task_id: str, status: str, within: float = 20.0) -> dict[str, Any]:
+    async def becomes(self, task_id: str, status: str, within: float = 60.0) -> dict[str, Any]:
         """Wait until a task has a status; return it."""
 
         async def look() -> dict[str, Any] | None:

@@ -39,7 +39,13 @@ def test_every_status_has_its_classic_word(status: Status, attempts: int, progre
 def test_a_new_task_waits_untried() -> None:
     task = task_of(fresh_job(new_job()))
 
-    assert (task.status, task.state, task.attempts, task.ready, task.successful) == ("pending", "PENDING", 0, False, False)
+    assert (task.status, task.state, task.attempts, task.ready, task.successful) == (
+        "pending",
+        "PENDING",
+        0,
+        False,
+        False,
+    )
     assert (task.next_attempt_at, task.duration_seconds) == (None, None)
 
 

@@ -77,7 +77,10 @@ def test_a_user_cannot_submit_what_is_for_administrators() -> None:
         ({"parameters": {}, "priority": 11}, [("/priority", "less_than_equal")]),
         ({"parameters": {}, "priority": True}, [("/priority", "int_type")]),
         ({"parameters": {}, "unique_key": "x"}, [("/unique_key", "extra_forbidden")]),
-        ({"parameters": {"text": 5, "nope": 1}}, [("/parameters/text", "string_type"), ("/parameters/nope", "extra_forbidden")]),
+        (
+            {"parameters": {"text": 5, "nope": 1}},
+            [("/parameters/text", "string_type"), ("/parameters/nope", "extra_forbidden")],
+        ),
         ({"parameters": {"text": "a\0b"}}, [("/parameters/text", "null_character")]),
         ({"parameters": {}, "user_id": 5}, [("/user_id", "string_type")]),
         ({"parameters": {"user_id": 5}}, [("/parameters/user_id", "string_type")]),
