@@ -4,10 +4,12 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import Misconfigured
 
 
 class Settings(BaseSettings):
@@ -74,3 +76,16 @@ class Settings(BaseSettings):
     def sql_url(self) -> str:
         """The database URL in force: ``DATABASE_URL``, else a SQLite file inside ``DATA_DIR``."""
         return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'jobs.db').absolute()}"
+
+
+def read_settings(**given: Any) -> Settings:
+    """Return the settings in force; what is ``given`` and not None comes before the environment.
+
+    Raise Misconfigured with what is wrong with each value that will not do. The values themselves are left
+    out: they may be secret.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()]
+        raise Misconfigured(f"{'; '.join(wrong)}. See .env.example for what each setting takes.") from error

@@ -11,7 +11,7 @@ from app.installation import open_installation
 from app.jobs.catalogue import load_catalogue
 from app.jobs.schedules import SCHEDULES
 from app.log import configure_logging
-from app.settings import Settings
+from app.settings import Settings, read_settings
 from workers.cron import Ticker
 from workers.pool import Pool
 from workers.settings import worker_settings
@@ -43,17 +43,17 @@ def main(
     ] = None,
 ) -> None:
     """Parse the command line and serve."""
-    settings = Settings()
-    configure_logging(settings.log_level, settings.log_format)
-    if processes > 1:
-        raise typer.Exit(Pool(_single(queues, slots, burst=burst, cron=cron), processes).run(is_burst=burst))
-    ticks = settings.worker_cron if cron is None else cron
-    names = [name.strip() for name in queues.split(",") if name.strip()]
     try:
+        settings = read_settings()
+        configure_logging(settings.log_level, settings.log_format)
+        if processes > 1:
+            raise typer.Exit(Pool(_single(queues, slots, burst=burst, cron=cron), processes).run(is_burst=burst))
+        ticks = settings.worker_cron if cron is None else cron
+        names = [name.strip() for name in queues.split(",") if name.strip()]
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, names, slots or settings.worker_slots, burst=burst, ticks=ticks))
     except ServiceError as error:
-        typer.echo(f"{error.code}: {error.message}", err=True)
+        typer.secho(f"error: {error.message}", err=True, fg=typer.colors.RED)
         raise typer.Exit(2) from error
 
 

@@ -76,8 +76,14 @@ async def _serve(socket: web.WebSocketResponse, call: Call) -> None:
         return
     async with asyncio.TaskGroup() as group:
         telling = group.create_task(_tell(socket, call, caller))
-        await _hear(socket)
-        telling.cancel()
+        hearing = group.create_task(_hear(socket))
+        # Whoever ends first ends the other, before anybody closes: a close wakes up the one who hears.
+        telling.add_done_callback(lambda _: hearing.cancel())
+        hearing.add_done_callback(lambda _: telling.cancel())
+    if not telling.cancelled():
+        await _close(socket, *telling.result())
+    if request.transport is not None:
+        request.transport.abort()  # what a client has not read by now would be kept for it for ever
 
 
 async def _hear(socket: web.WebSocketResponse) -> None:
@@ -86,7 +92,8 @@ async def _hear(socket: web.WebSocketResponse) -> None:
         pass
 
 
-async def _tell(socket: web.WebSocketResponse, call: Call, caller: Caller) -> None:
+async def _tell(socket: web.WebSocketResponse, call: Call, caller: Caller) -> tuple[int, str]:
+    """Tell the client everything; return the code to close with, and its reason."""
     story = _Story(
         socket=socket,
         hub=call.request.app[HUB],
@@ -94,14 +101,14 @@ async def _tell(socket: web.WebSocketResponse, call: Call, caller: Caller) -> No
         caller=caller,
         job_id=call.request.match_info["task_id"],
     )
-    with suppress(ConnectionResetError):  # the client has left
-        try:
-            code, reason = await story.tell()
-        except (TooSlow, TimeoutError):
-            code, reason = TOO_SLOW, "events were not taken in time"
-        except Unavailable as error:
-            code, reason = WSCloseCode.TRY_AGAIN_LATER, error.message
-        await _close(socket, code, reason)
+    try:
+        return await story.tell()
+    except ConnectionResetError:
+        return WSCloseCode.GOING_AWAY, "the client has left"
+    except (TooSlow, TimeoutError):
+        return TOO_SLOW, "events were not taken in time"
+    except Unavailable as error:
+        return WSCloseCode.TRY_AGAIN_LATER, error.message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

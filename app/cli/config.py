@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from app.cli.settings import read_settings
-
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -21,6 +19,8 @@ def show_config() -> None:
     Example: `config`
     """
     from rich.console import Console  # noqa: PLC0415
+
+    from app.settings import read_settings  # noqa: PLC0415  # `--help` need not wait for pydantic
 
     Console().print(_table(read_settings()))
 

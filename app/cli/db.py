@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli.settings import read_settings
-
 if TYPE_CHECKING:
     from app.settings import Settings
 
@@ -21,6 +19,8 @@ def upgrade_schema() -> None:
 
     Example: `db upgrade`
     """
+    from app.settings import read_settings  # noqa: PLC0415  # `--help` need not wait for pydantic
+
     typer.echo(asyncio.run(_upgrade(read_settings())))
 
 
@@ -30,6 +30,8 @@ def show_revision() -> None:
 
     Leaves with 1 when they differ. Example: `db current`
     """
+    from app.settings import read_settings  # noqa: PLC0415  # `--help` need not wait for pydantic
+
     current, head = asyncio.run(_revisions(read_settings()))
     typer.echo(f"database: {current or 'empty'}\nneeded:   {head}")
     raise typer.Exit(0 if current == head else 1)

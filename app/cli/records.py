@@ -1,4 +1,4 @@
-"""``jobs records``: look at the stored records, load them from files and save them to files.
+"""``python -m app records``: look at the stored records, load them from files and save them to files.
 
 Works on the database that the settings name, without the API.
 """
@@ -22,7 +22,7 @@ from app.jobs.validation import MAX_LISTED
 from app.records.ingest import Chunk, read_records
 from app.records.record import AnyRecordType, Record, load_record_types
 from app.records.store import BATCH, Records
-from app.settings import Settings
+from app.settings import read_settings
 
 records_app = typer.Typer(
     name="records",
@@ -38,7 +38,7 @@ KindOption = Annotated[str | None, typer.Option(help="Kind of record; by default
 UserOption = Annotated[str | None, typer.Option(help="Only the records of this user.")]
 
 
-@records_app.command("import", epilog="Example: jobs records import ari-snapshots-2026.ndjson.gz --user ada")
+@records_app.command("import", epilog="Example: python -m app records import ari-snapshots-2026.ndjson.gz --user ada")
 def import_records(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="NDJSON or a JSON array; .gz of either.")],
     kind: KindOption = None,
@@ -58,7 +58,7 @@ def import_records(
         _out.print(f"{written:,} {record_type.name} imported from {escape(file.name)}.")
 
 
-@records_app.command("export", epilog="Example: jobs records export ari-snapshots.ndjson.gz --user ada")
+@records_app.command("export", epilog="Example: python -m app records export ari-snapshots.ndjson.gz --user ada")
 def export_records(
     file: Annotated[Path, typer.Argument(dir_okay=False, help="File to write or replace; compressed if named .gz.")],
     kind: KindOption = None,
@@ -72,7 +72,7 @@ def export_records(
         _out.print(f"{written:,} {record_type.name} exported to {escape(file.name)}.")
 
 
-@records_app.command("list", epilog="Example: jobs records list ari-snapshots --user ada --limit 5")
+@records_app.command("list", epilog="Example: python -m app records list ari-snapshots --user ada --limit 5")
 def list_records(
     kind: KindArgument,
     user: UserOption = None,
@@ -84,7 +84,7 @@ def list_records(
         _out.print(_table(record_type, asyncio.run(_newest(record_type, user, limit))))
 
 
-@records_app.command("count", epilog="Example: jobs records count --user ada")
+@records_app.command("count", epilog="Example: python -m app records count --user ada")
 def count_records(
     kind: Annotated[str | None, typer.Argument(help="Kind of record; by default all kinds.")] = None,
     user: UserOption = None,
@@ -125,7 +125,7 @@ def _explained() -> Iterator[None]:
 
 def _fail(message: str, error: Exception) -> None:
     _err.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
-    raise typer.Exit(1) from error
+    raise typer.Exit(1 if isinstance(error, BadRequest | InvalidInput) else 2) from error
 
 
 def _show(errors: Iterable[FieldError]) -> None:
@@ -137,7 +137,7 @@ def _show(errors: Iterable[FieldError]) -> None:
 async def _opened() -> AsyncIterator[Records]:
     from app.history.migrate import upgrade  # noqa: PLC0415  # loads alembic, which `--help` need not wait for
 
-    settings = Settings()
+    settings = read_settings()
     database = open_database(settings)
     try:
         if settings.db_auto_upgrade:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from app.cli.settings import read_settings
 from app.errors import Misconfigured
 
 _NOT_OURS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
@@ -26,6 +25,7 @@ def run_api(
     """
     from app.api.server import run  # noqa: PLC0415  # no other command needs it
     from app.log import configure_logging  # noqa: PLC0415
+    from app.settings import read_settings  # noqa: PLC0415  # `--help` need not wait for pydantic
 
     settings = read_settings(host=host, port=port)
     configure_logging(settings.log_level, settings.log_format)

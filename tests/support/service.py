@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tests.conftest import ADMIN_KEY
 
 from app.processes import start_child, stop_child
 from app.settings import Settings
+from tests.conftest import ADMIN_KEY
 from tests.support.environment import environment_of
 from tests.support.waiting import eventually
 

@@ -1,7 +1,7 @@
 """A worker inside the test's own process, with job types that a test makes up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -75,7 +75,7 @@ async def submit(house: Installation, job_type: TrialType, value: JsonValue = No
 
 def make_worker(
     house: Installation,
-    works: dict[str, Callable[[Context, Anything], Awaitable[Any]]],
+    works: Mapping[str, Callable[[Context, Anything], Awaitable[Any]]],
     *,
     slots: int = 10,
     queues: Sequence[str] = ("north",),

@@ -61,7 +61,7 @@ def test_both_vocabularies_name_a_status(
     ],
 )
 def test_a_value_that_nothing_has_is_answered_with_those_there_are(query: dict[str, Any]) -> None:
-    with pytest.raises(BadRequest, match="known are: .+"):
+    with pytest.raises(BadRequest, match=r"known are: .+"):
         wanted(**query)
 
 

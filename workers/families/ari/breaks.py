@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import ruptures
 
 from workers.families.ari.series import Floats
 
@@ -28,7 +29,6 @@ def find_break(days: Floats, values: Floats) -> Break | None:
     """
     if len(values) < 2 * MIN_SEGMENT or np.ptp(values) == 0:
         return None
-    import ruptures  # noqa: PLC0415  # brings SciPy along, seconds that other workers need not wait
 
     detector = ruptures.KernelCPD(kernel="linear", min_size=MIN_SEGMENT).fit(values.reshape(-1, 1))
     index = int(detector.predict(n_bkps=1)[0])
