@@ -3,7 +3,6 @@
 Used by ``app.lifecycle`` alone.
 """
 
-from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -30,8 +29,18 @@ def live_offer_of(job: Job) -> Offer:
     return _offer(job, to_ms(job.due_at), (job.claim or "") if job.status is Status.RUNNING else "")
 
 
-def event_of(job: NewJob | Started, name: str, status: Status, attempt: int = 0) -> Event:
-    """Tell of a change that has nothing to say but itself."""
+def event_of(
+    job: NewJob | Started,
+    name: str,
+    status: Status,
+    *,
+    attempt: int = 0,
+    progress: float = 0.0,
+    message: str | None = None,
+    stage: str | None = None,
+    error: str | None = None,
+) -> Event:
+    """Tell of a change of a job."""
     return Event(
         type=name,
         job_id=job.id,
@@ -41,14 +50,21 @@ def event_of(job: NewJob | Started, name: str, status: Status, attempt: int = 0)
         user_id=job.user_id,
         status=status,
         attempt=attempt,
+        progress=progress,
+        message=message,
+        stage=stage,
+        error=error,
     )
 
 
 def settled_event_of(job: Started, settlement: Settlement) -> Event:
     """Tell how an attempt ended."""
     verb = "retrying" if settlement.status is Status.PENDING else settlement.status.value
-    return replace(
-        event_of(job, f"task.{verb}", settlement.status, job.attempts),
+    return event_of(
+        job,
+        f"task.{verb}",
+        settlement.status,
+        attempt=job.attempts,
         progress=settlement.progress,
         message=settlement.progress_message,
         stage=settlement.stage,

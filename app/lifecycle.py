@@ -163,7 +163,7 @@ class Lifecycle:
             raise
         failpoint("started")
         for job in started:
-            self._outbox.post(event_of(job, "task.started", Status.RUNNING, job.attempts))
+            self._outbox.post(event_of(job, "task.started", Status.RUNNING, attempt=job.attempts))
         if len(started) < len(requests):
             won = {job.id for job in started}
             await self._yield([claim for claim in claims.claims if claim.id not in won], claims.now)

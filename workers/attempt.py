@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
 from typing import assert_never
@@ -181,7 +180,13 @@ class Attempt:
         )
 
     def _publish(self, progress: Progress) -> None:
-        event = event_of(self.job, "task.progress", Status.RUNNING, self.job.attempts)
-        self._house.outbox.post(
-            replace(event, progress=progress.percent, message=progress.message, stage=progress.stage)
+        event = event_of(
+            self.job,
+            "task.progress",
+            Status.RUNNING,
+            attempt=self.job.attempts,
+            progress=progress.percent,
+            message=progress.message,
+            stage=progress.stage,
         )
+        self._house.outbox.post(event)

@@ -1,33 +1,19 @@
-"""The routes of operators: queues, workers, health, metrics, and what there is to submit."""
+"""The routes of operators: queues, workers, and what there is to submit."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-from aiohttp import hdrs, web
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
-from app import metrics
-from app.api.endpoint import Access, Call, Endpoint, endpoint
-from app.api.resources import METRICS, THROUGHPUT
+from app.api.endpoint import Call, Endpoint, endpoint
+from app.api.redis import age_s, asking_redis
+from app.api.resources import THROUGHPUT
 from app.clock import utc_now
-from app.errors import Unavailable
-from app.history.migrate import current_revision
-from app.installation import Installation
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.fields import Model
-from app.live.totals import BUCKETS_S, read_totals
 from app.live.workers import Heartbeat, alive_workers
 from app.queue.client import QueueStats
-from app.queue.connect import OUTAGES
-
-_REDIS_S = 2.0  # how long a question to Redis may take
-_DATABASE_S = 5.0
-
-Check = Literal["ok", "out", "not migrated", "none"]
 
 
 class Queue(Model):
@@ -180,44 +166,6 @@ class KnownTasks(Model):
     """The same with everything there is to know of each."""
 
 
-class Checks(Model):
-    """One word per part of the installation."""
-
-    redis: Check
-    """``ok`` or ``out``."""
-    database: Check
-    """``ok``, ``out`` or ``not migrated``."""
-    workers: Check | None = None
-    """``ok`` or ``none``; null where it was not asked."""
-
-
-class Health(Model):
-    """How the installation is doing."""
-
-    status: Literal["healthy", "degraded", "unhealthy"]
-    """``degraded``: jobs are accepted but may wait; ``unhealthy``: none are accepted."""
-    checks: Checks
-    """One word per part."""
-    timestamp: datetime
-    """When this was found."""
-
-
-class Readiness(Model):
-    """Whether this process can take requests."""
-
-    status: Literal["ready", "degraded"]
-    """``degraded``: Redis is out, submits are still accepted."""
-    checks: Checks
-    """One word per part."""
-
-
-class Liveness(Model):
-    """This process is alive."""
-
-    status: Literal["ok"] = "ok"
-    """Always the same."""
-
-
 def operation_endpoints(catalogue: Catalogue) -> Iterator[Endpoint]:
     """Yield the routes below ``/api``."""
     known = _known_tasks(catalogue)
@@ -230,25 +178,12 @@ def operation_endpoints(catalogue: Catalogue) -> Iterator[Endpoint]:
     yield endpoint("GET", "/tasks/queues/stats", show_queues)
     yield endpoint("GET", "/tasks/workers/status", show_workers)
     yield endpoint("GET", "/tasks/workers/stats", show_worker_stats)
-    yield endpoint("GET", "/tasks/health", show_health)
-
-
-def probe_endpoints(head_revision: str) -> Iterator[Endpoint]:
-    """Yield the open routes that stand outside ``/api``; ``head_revision`` is the schema that is needed."""
-
-    async def show_readiness(call: Call) -> Readiness:
-        """Tell whether this process can take requests: 503 when the database is out or not migrated."""
-        return await _readiness(call, head_revision)
-
-    yield endpoint("GET", "/health", show_liveness, access=Access.OPEN)
-    yield endpoint("GET", "/ready", show_readiness, access=Access.OPEN)
-    yield endpoint("GET", "/metrics", show_metrics, access=Access.OPEN)
 
 
 async def show_queues(call: Call) -> Queues:
     """Show how much waits and runs in each queue."""
     installation, throughput = call.installation, call.request.app[THROUGHPUT]
-    async with _asking_redis():
+    async with asking_redis():
         stats = await installation.queue.stats(installation.catalogue.queues)
         workers = await alive_workers(installation.redis)
     now = utc_now()
@@ -258,7 +193,7 @@ async def show_queues(call: Call) -> Queues:
 
 async def show_workers(call: Call) -> Workers:
     """Show the live workers."""
-    async with _asking_redis():
+    async with asking_redis():
         heartbeats = await alive_workers(call.installation.redis)
     workers = tuple(Worker.model_validate(beat, from_attributes=True) for beat in heartbeats)
     return Workers(workers=workers, total_workers=len(workers))
@@ -266,7 +201,7 @@ async def show_workers(call: Call) -> Workers:
 
 async def show_worker_stats(call: Call) -> AllWorkerStats:
     """Show the live workers in a classic broker's words."""
-    async with _asking_redis():
+    async with asking_redis():
         heartbeats = await alive_workers(call.installation.redis)
     workers = {
         beat.id: WorkerStats(
@@ -278,98 +213,6 @@ async def show_worker_stats(call: Call) -> AllWorkerStats:
     return AllWorkerStats(workers=workers, total_workers=len(workers))
 
 
-async def show_health(call: Call) -> Health:
-    """Tell how the installation is doing; always 200."""
-    database = await _check_database(call.installation)
-    workers = await _count_workers(call.installation)
-    checks = Checks(
-        redis="out" if workers is None else "ok",
-        database=database,
-        workers="ok" if workers else "none",
-    )
-    is_well = workers is not None and workers > 0
-    status: Literal["healthy", "degraded", "unhealthy"] = "healthy" if is_well else "degraded"
-    return Health(status=status if database == "ok" else "unhealthy", checks=checks, timestamp=utc_now())
-
-
-async def show_liveness(call: Call) -> Liveness:
-    """Tell that this process is alive."""
-    return Liveness()
-
-
-async def show_metrics(call: Call) -> web.Response:
-    """Show metrics for Prometheus; without those of the jobs while Redis is out."""
-    text = call.request.app[METRICS].render() + await _job_metrics(call.installation)
-    return web.Response(body=text, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
-
-
-async def _job_metrics(installation: Installation) -> bytes:
-    try:
-        async with _asking_redis():
-            totals = await read_totals(installation.redis)
-            workers = await alive_workers(installation.redis)
-            stats = await installation.queue.stats(installation.catalogue.queues)
-    except Unavailable:
-        return metrics.render([metrics.gauge("redis_up", "1 while Redis answers.", 0)])
-    now = utc_now()
-    gauges = [
-        metrics.QueueGauges(
-            name=queue.name,
-            ready=queue.ready,
-            scheduled=queue.scheduled,
-            running=queue.running,
-            is_paused=queue.is_paused,
-            oldest_ready_age_s=_age_s(queue, now) or 0.0,
-        )
-        for queue in stats
-    ]
-    families = [
-        metrics.gauge("redis_up", "1 while Redis answers.", 1),
-        metrics.gauge("workers_alive", "Workers that were heard of lately.", len(workers)),
-        metrics.gauge("worker_slots", "Jobs that all live workers can run at a time.", sum(w.slots for w in workers)),
-        *metrics.job_families(totals, BUCKETS_S),
-        *metrics.queue_families(gauges),
-    ]
-    return metrics.render(families)
-
-
-async def _readiness(call: Call, head_revision: str) -> Readiness:
-    database = await _check_database(call.installation, head_revision)
-    if database != "ok":
-        raise Unavailable(f"The database is {database}; nothing can be accepted.")
-    is_redis_out = await _count_workers(call.installation) is None
-    checks = Checks(redis="out" if is_redis_out else "ok", database=database)
-    return Readiness(status="degraded" if is_redis_out else "ready", checks=checks)
-
-
-async def _check_database(installation: Installation, head_revision: str | None = None) -> Check:
-    try:
-        async with asyncio.timeout(_DATABASE_S):
-            found = await current_revision(installation.database)
-    except (Unavailable, TimeoutError):
-        return "out"
-    return "ok" if found is not None and head_revision in (None, found) else "not migrated"
-
-
-async def _count_workers(installation: Installation) -> int | None:
-    """Count the live workers; None when Redis does not answer."""
-    try:
-        async with _asking_redis():
-            return len(await alive_workers(installation.redis))
-    except Unavailable:
-        return None
-
-
-@asynccontextmanager
-async def _asking_redis() -> AsyncIterator[None]:
-    """Raise Unavailable if Redis does not answer in time."""
-    try:
-        async with asyncio.timeout(_REDIS_S):
-            yield
-    except OUTAGES as error:
-        raise Unavailable("Redis does not answer; tasks are still accepted, but this cannot be told now.") from error
-
-
 def _queue(stats: QueueStats, workers: list[Heartbeat], rate: float | None, now: datetime) -> Queue:
     return Queue(
         name=stats.name,
@@ -378,14 +221,10 @@ def _queue(stats: QueueStats, workers: list[Heartbeat], rate: float | None, now:
         scheduled=stats.scheduled,
         running=stats.running,
         paused=stats.is_paused,
-        oldest_ready_age_s=_age_s(stats, now),
+        oldest_ready_age_s=age_s(stats, now),
         consumers=sum(stats.name in worker.queues for worker in workers),
         rate=rate,
     )
-
-
-def _age_s(stats: QueueStats, now: datetime) -> float | None:
-    return None if stats.oldest_ready is None else max(0.0, (now - stats.oldest_ready).total_seconds())
 
 
 def _known_tasks(catalogue: Catalogue) -> KnownTasks:

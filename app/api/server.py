@@ -10,10 +10,11 @@ from aiohttp import web
 
 from app.api.auth import open_keyring
 from app.api.endpoint import Access, Call, Endpoint, Work, endpoint
+from app.api.health import health_endpoints, probe_endpoints
 from app.api.hub import Hub
 from app.api.middleware import add_headers, answer_preflights, observe
 from app.api.openapi import document_of
-from app.api.operations import operation_endpoints, probe_endpoints
+from app.api.operations import operation_endpoints
 from app.api.problems import answer_problems
 from app.api.records import MAX_BODY, record_endpoints
 from app.api.resources import HUB, INSTALLATION, KEYRING, METRICS, SOCKETS, THROUGHPUT, Sockets
@@ -88,6 +89,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
 def _add_routes(app: web.Application, installation: Installation) -> None:
     prefixed = [
         *operation_endpoints(installation.catalogue),
+        *health_endpoints(),
         *task_endpoints(installation.catalogue),
         *stream_endpoints(),
         *record_endpoints(load_record_types()),

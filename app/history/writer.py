@@ -13,7 +13,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import RowMapping
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database, Json, Rows, UtcTime
 from app.group import GroupCommit
@@ -106,11 +105,11 @@ class Writer:
         batch = [(request.id, request.claim, request.dead) for request in requests]
         values = self._sql.claims.values(self._database.dialect, batch) | {"now": now, "worker": worker_id}
 
-        async def change(connection: AsyncConnection) -> dict[str, RowMapping]:
-            await self._lock(connection, [request.id for request in requests])
+        def change(connection: sa.Connection) -> dict[str, RowMapping]:
+            self._lock(connection, [request.id for request in requests])
             if any(request.dead for request in requests):
-                await connection.execute(self._sql.interrupted, values)
-            return {row["id"]: row for row in (await connection.execute(self._sql.start, values)).mappings()}
+                connection.execute(self._sql.interrupted, values)
+            return {row["id"]: row for row in connection.execute(self._sql.start, values).mappings()}
 
         won = await self._database.transact(change)
         return [
@@ -158,9 +157,9 @@ class Writer:
         insert = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(jobs)
         statement = insert.on_conflict_do_nothing(index_elements=[jobs.c.id])
 
-        async def change(connection: AsyncConnection) -> None:
+        def change(connection: sa.Connection) -> None:
             for at in range(0, len(rows), _INSERT_ROWS):
-                await connection.execute(statement, rows[at : at + _INSERT_ROWS])
+                connection.execute(statement, rows[at : at + _INSERT_ROWS])
 
         await self._database.transact(change)
         return [None] * len(groups)
@@ -169,22 +168,22 @@ class Writer:
         values = self._sql.endings.values(self._database.dialect, [_ending(s) for s in settlements])
         noted = [_ending(s) for s in settlements if not s.is_plain]
 
-        async def change(connection: AsyncConnection) -> set[str]:
-            await self._lock(connection, [settlement.id for settlement in settlements])
+        def change(connection: sa.Connection) -> set[str]:
+            self._lock(connection, [settlement.id for settlement in settlements])
             if noted:  # before the update, while the guard still finds the row running
-                await connection.execute(self._sql.note, self._sql.endings.values(self._database.dialect, noted))
-            won = set((await connection.execute(self._sql.settle, values)).scalars())
+                connection.execute(self._sql.note, self._sql.endings.values(self._database.dialect, noted))
+            won = set(connection.execute(self._sql.settle, values).scalars())
             if len(won) < len(settlements):  # perhaps committed before, and the reply was lost
-                won |= set((await connection.execute(self._sql.settled, values)).scalars())
+                won |= set(connection.execute(self._sql.settled, values).scalars())
             return won
 
         won = await self._database.transact(change)
         return [settlement.id in won for settlement in settlements]
 
-    async def _lock(self, connection: AsyncConnection, ids: Iterable[str]) -> None:
+    def _lock(self, connection: sa.Connection, ids: Iterable[str]) -> None:
         """Lock the rows in one order, so that batches of several workers never deadlock on PostgreSQL."""
         if self._database.dialect == "postgresql":
-            await connection.execute(self._sql.lock, {"ids": sorted(ids)})
+            connection.execute(self._sql.lock, {"ids": sorted(ids)})
 
 
 class _Statements:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from app.errors import Unavailable
+from app.history.writer import Writer
 from app.settings import Settings
 from tests.support.api import ADA_KEY, ApiUnderTest, running_api
 
@@ -169,10 +170,10 @@ async def test_a_failure_of_ours_shows_no_traceback(api: ApiUnderTest, monkeypat
 async def test_while_the_database_is_out_nothing_is_accepted(
     api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def out() -> NoReturn:
+    async def out(*_: object) -> NoReturn:
         raise Unavailable
 
-    monkeypatch.setattr(api.house.database, "write", out)
+    monkeypatch.setattr(Writer, "accept", out)
 
     answer = await api.ask("POST", NOTE, json={"parameters": {}})
 
