@@ -13,6 +13,9 @@ from typing import Literal, cast
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
+# Without the frames' local variables, which hold whatever secret was being handled.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
 
 def configure_logging(level: str = "INFO", style: Literal["auto", "json", "console"] = "auto") -> None:
     """Send structlog and the standard library's loggers to standard error in one format."""
@@ -23,9 +26,9 @@ def configure_logging(level: str = "INFO", style: Literal["auto", "json", "conso
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     tail: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if is_console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *tail],

@@ -9,7 +9,7 @@ import asyncio
 import os
 import platform
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -62,7 +62,7 @@ class Worker(ArqWorker):
         self,
         installation: Installation,
         *,
-        functions: dict[str, Work],
+        functions: Mapping[str, Work],
         queues: Sequence[str],
         max_jobs: int,
         cron_jobs: Sequence[CronJob] = (),

@@ -8,12 +8,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 from app.errors import Unavailable
 from app.history.reader import Reader
 from app.history.rows import Job
-from app.jobs.status import Status
 from app.live.events import Event, Published, ending_of, follow, last_position
 from app.log import get_log
 from app.queue.connect import OUTAGES, Redis
@@ -139,22 +137,16 @@ class Hub:
 
     def _offer_rows(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            self._offer(Published(id=self.position, event=event_of_row(job)))
+            self._offer(Published(id=self.position, event=ending_of(job)))
 
     def _offer(self, published: Published) -> None:
         for follower in self._followers.get(published.event.job_id, ()):
             follower.offer(published)
 
 
-def event_of_row(job: Job) -> Event:
-    """Tell how a job stands by its row, as the event that brought it there."""
-    event = ending_of(job)
-    return replace(event, type="task.started", at=job.started_at or event.at) if job.status is Status.RUNNING else event
-
-
 def is_newer(event: Event, than: Event) -> bool:
-    """Whether an event says more than ``than``. An end is always news: nothing comes after it."""
-    return event.status.is_final or event.version > than.version
+    """Whether an event says more than ``than``."""
+    return event.version > than.version
 
 
 def _continues(waiting: Event, event: Event) -> bool:

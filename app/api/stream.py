@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from app.api.auth import Caller, bearer_of
 from app.api.endpoint import Access, Call, Endpoint, endpoint
-from app.api.hub import Follower, Hub, TooSlow, event_of_row, is_newer
+from app.api.hub import Follower, Hub, TooSlow, is_newer
 from app.api.resources import HUB, KEYRING, SOCKETS
 from app.api.schemas import Task, task_of
 from app.api.views import find_visible, latest_progress
@@ -20,7 +20,7 @@ from app.clock import iso, utc_now
 from app.errors import Unavailable
 from app.history.rows import Job
 from app.installation import Installation
-from app.live.events import Event
+from app.live.events import Event, ending_of
 from app.live.progress import Progress
 
 HEARTBEAT_S = 20.0
@@ -170,7 +170,7 @@ class _Story:
 
 
 def _seen(job: Job, task: Task) -> Event:
-    return replace(event_of_row(job), progress=task.progress)
+    return replace(ending_of(job), progress=task.progress)
 
 
 def _change(event: Event) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Status(StrEnum):
     @property
     def rank(self) -> int:
         """Order of statuses inside one attempt; a follower drops an event of a lower rank."""
-        return {Status.PENDING: 0, Status.RUNNING: 1}.get(self, 2)
+        return {Status.PENDING: 0, Status.RUNNING: 1}.get(self, 3)
 
 
 LIVE = frozenset({Status.PENDING, Status.RUNNING})

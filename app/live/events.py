@@ -39,7 +39,7 @@ class Event:
     @property
     def version(self) -> tuple[int, int, float]:
         """Orders the events of one job: attempt, then status, then progress."""
-        is_back = self.status is Status.PENDING and self.attempt > 0  # retrying ends its attempt
+        is_back = self.status is Status.PENDING and self.attempt > 0  # retrying ends its attempt; a cancel may follow
         return (self.attempt, 2 if is_back else self.status.rank, self.progress)
 
 
@@ -54,7 +54,7 @@ class Published:
 def ending_of(job: Job) -> Event:
     """Make the event that tells how a job stands by its row: the terminal event of one that has ended."""
     return Event(
-        type=f"task.{job.status}" if job.status.is_final else "task.retrying" if job.attempts else "task.submitted",
+        type=_type_of(job),
         job_id=job.id,
         kind=job.kind,
         queue=job.queue,
@@ -66,8 +66,18 @@ def ending_of(job: Job) -> Event:
         message=job.progress_message,
         stage=job.stage,
         error=job.error.message if job.error else None,
-        at=job.completed_at or utc_now(),
+        at=job.completed_at or job.started_at or utc_now(),
     )
+
+
+def _type_of(job: Job) -> str:
+    match job.status:
+        case Status.PENDING:
+            return "task.retrying" if job.attempts else "task.submitted"
+        case Status.RUNNING:
+            return "task.started"
+        case final:
+            return f"task.{final}"
 
 
 def dump_event(event: Event) -> bytes:
@@ -78,7 +88,8 @@ def dump_event(event: Event) -> bytes:
 def load_event(raw: bytes) -> Event:
     """Read what :func:`dump_event` wrote."""
     value: dict[str, Any] = orjson.loads(raw)
-    return Event(**(value | {"status": Status(value["status"]), "at": datetime.fromisoformat(value["at"])}))
+    known = {name: value[name] for name in Event.__dataclass_fields__ if name in value}  # a newer version says more
+    return Event(**(known | {"status": Status(value["status"]), "at": datetime.fromisoformat(value["at"])}))
 
 
 async def follow(redis: Redis, after: str) -> AsyncIterator[list[Published]]:

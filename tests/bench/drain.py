@@ -79,7 +79,7 @@ async def drain_arq(jobs: int, redis_url: str, _directory: Path) -> float:
     for _ in range(0, jobs, _ACCEPT):
         await asyncio.gather(*(redis.enqueue_job("noop") for _ in range(_ACCEPT)))
     worker = ArqWorker(
-        [func(arq_noop, name="noop")],
+        [func(arq_noop, name="noop")],  # type: ignore[arg-type]  # its protocol wants *args
         redis_settings=settings,
         max_jobs=ARQ_SLOTS,
         poll_delay=0.01,

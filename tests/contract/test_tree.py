@@ -72,11 +72,11 @@ def test_no_file_names_a_path_of_one_machine_or_the_host_of_a_registry() -> None
     assert not found
 
 
-def test_nothing_in_the_tree_imports_what_loads_code_from_bytes() -> None:
+def test_nothing_in_the_product_imports_what_loads_code_from_bytes() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {module}"
         for path in tree()
-        if path.suffix == ".py"
+        if path.suffix == ".py" and "tests" not in path.relative_to(ROOT).parts  # tests make the bombs
         for module in imported_modules(ast.parse(path.read_text()))
         if module.partition(".")[0] in LOADS_ANYTHING
     ]

@@ -110,6 +110,8 @@ async def _connections_refused(house: Installation, server: PostgresUnderTest, n
 async def _hang_up(house: Installation) -> None:
     await house.database.reads.dispose()
     await house.database._writes.dispose()
+    if house.database._hot is not None:
+        house.database._hot._engine.dispose()
 
 
 async def events(house: Installation) -> list[Event]:
@@ -137,7 +139,7 @@ async def stranger(house: Installation, function: str = note.kind, *args: Any, *
 async def result(house: Installation, job_id: str) -> Any:
     """Return or raise what arq's client gets for a job that has ended."""
     stored = ArqJob(job_id, house.redis, _deserializer=house.redis.job_deserializer)
-    return await stored.result(timeout=1, poll_delay=0.01)
+    return await stored.result(timeout=5, poll_delay=0.01)
 
 
 async def lose_entry(house: Installation, job: Any) -> None:

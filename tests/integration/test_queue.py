@@ -457,6 +457,27 @@ async def test_each_of_many_is_fenced_by_its_own_token(queue: Queue) -> None:
     assert kept == [True, False, True, False]
 
 
+async def test_nothing_to_ring_let_go_or_withdraw_is_no_error(queue: Queue) -> None:
+    assert await queue.ring([]) == 0
+    assert await queue.let_go([]) == []
+    assert await queue.withdraw([]) == []
+
+
+async def test_letting_go_of_the_same_job_twice_in_one_call_counts_once(queue: Queue, redis: Redis) -> None:
+    job = await hold(queue)
+    due_ms = to_ms(await queue.now()) + HOUR_MS
+
+    kept = await queue.let_go(
+        [
+            LetGo(id=job.id, token="mine", verb="wait", argument=due_ms),
+            LetGo(id=job.id, token="mine", verb="done", argument=RESULT),
+        ]
+    )
+
+    assert kept == [True, False]
+    assert await score(redis, job) == due_ms
+
+
 async def test_letting_go_twice_is_harmless(queue: Queue, redis: Redis) -> None:
     job = await hold(queue)
     item = LetGo(id=job.id, token="mine", verb="done", argument=RESULT)

@@ -6,20 +6,20 @@
 -- Returns: per job 1, or 0 if it was no longer held under the token.
 -- Cost: O(log n) a job; what many jobs need is asked for in one command.
 local lease_ms, result_ttl_ms, now = tonumber(ARGV[1]), ARGV[2], now_ms()
-local ids = {}
+local ids, claims = {}, {}
 for at = 3, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
-local claims = redis.call('HMGET', CLAIMS, unpack(ids))
+if #ids == 0 then return {} end
+for at, claim in ipairs(redis.call('HMGET', CLAIMS, unpack(ids))) do claims[ids[at]] = claim end
 
 local kept, freed, holders, ended, members = {}, {}, {}, {}, {}
 for at = 3, #ARGV, 4 do
   local id, token, verb, argument = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local claim = claims[(at + 1) / 4]
-  local queue_key, claimed
-  if claim then queue_key, claimed = string.match(claim, '^(.-)|(.*)$') end
+  local queue_key, claimed = string.match(claims[id] or '', '^(.-)|(.*)$')
   if claimed ~= token then
     kept[#kept + 1] = 0
   else
     kept[#kept + 1] = 1
+    claims[id] = nil  -- a second item for this job has lost
     if verb == 'lend' then
       hold(id, queue_key, argument, now, lease_ms)
     else
