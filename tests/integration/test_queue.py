@@ -4,6 +4,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -362,6 +363,20 @@ async def test_a_renewal_does_not_take_a_claim_whose_own_lease_ran_out(queue: Qu
     await redis.delete(keys.holder(job.id))
 
     assert (await renew(redis, (job.id, "stale"))).lost == [job.id]
+
+
+@pytest.mark.parametrize(
+    "how", [{"verb": "done", "argument": RESULT}, {"verb": "wait", "argument": 4_000_000_000_000}], ids=["done", "wait"]
+)
+async def test_a_late_renewal_leaves_alone_what_was_let_go(queue: Queue, redis: Redis, how: dict[str, Any]) -> None:
+    job = await hold(queue)
+    await queue.let_go([LetGo(id=job.id, token="mine", **how)])
+    before = await all_keys(redis), await score(redis, job)
+
+    renewal = await renew(redis, (job.id, "mine"))
+
+    assert renewal == Renewal(lost=[], aborted=[])
+    assert (await all_keys(redis), await score(redis, job)) == before
 
 
 async def test_a_renewal_reports_an_abort_once(queue: Queue, redis: Redis) -> None:
