@@ -125,7 +125,7 @@ def _explained() -> Iterator[None]:
 
 def _fail(message: str, error: Exception) -> None:
     _err.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
-    raise typer.Exit(1 if isinstance(error, BadRequest | InvalidInput) else 2) from error
+    raise typer.Exit(1) from error
 
 
 def _show(errors: Iterable[FieldError]) -> None:

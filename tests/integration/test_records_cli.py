@@ -72,7 +72,7 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def jobs(installation: Settings) -> Jobs:
-    """Run ``jobs records`` with the given arguments."""
+    """Run ``python -m app records`` with the given arguments."""
     return lambda *arguments: CliRunner().invoke(command_line.records_app, arguments)
 
 
@@ -244,4 +244,4 @@ def test_a_broken_file_is_told_in_one_line(jobs: Jobs, tmp_path: Path) -> None:
 def test_help_teaches_every_command_with_an_example(jobs: Jobs, command: str) -> None:
     shown = jobs(command, "--help").stdout
 
-    assert f"Example: jobs records {command}" in shown
+    assert f"Example: python -m app records {command}" in shown

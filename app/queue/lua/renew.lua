@@ -5,7 +5,8 @@
 local lease_ms, now, lost, aborted = tonumber(ARGV[1]), now_ms(), {}, {}
 
 local function is_let_go(id, queue_key)  -- this renewal was on its way when the job ended, or went back to wait
-  return redis.call('ZSCORE', queue_key, id) or redis.call('EXISTS', RESULT .. id) == 1
+  local score = tonumber(redis.call('ZSCORE', queue_key, id) or '')
+  return (score and score < RUNNING_OFFSET) or redis.call('EXISTS', RESULT .. id) == 1
 end
 
 for at = 2, #ARGV, 3 do
