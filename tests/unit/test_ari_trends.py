@@ -159,3 +159,14 @@ def trends_of(columns: dict[Metric, Floats], days: Floats | None = None) -> dict
 def trend_of(values: Floats, days: Floats | None = None) -> Trend:
     """Return the trend of decision quality, all else being constant."""
     return trends_of({Metric.DECISION_QUALITY: values}, days)[Metric.DECISION_QUALITY]
+
+
+def test_an_abrupt_drop_is_significant_and_does_not_pass_for_autocorrelation() -> None:
+    chance = np.random.default_rng(3)
+
+    trend = trend_of(np.repeat([0.3, 0.0], [35, 25]) + 0.02 * chance.standard_normal(60))
+
+    assert trend.change_point is not None
+    assert trend.change_point.index == 35
+    assert trend.significant
+    assert trend.direction is Direction.DECREASING

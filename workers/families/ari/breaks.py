@@ -18,6 +18,10 @@ class Break:
     before: float  # mean of the old level
     after: float  # mean of the new level
 
+    def lengths(self, count: int) -> tuple[int, int]:
+        """Return how many of ``count`` points lie on either level."""
+        return self.index, count - self.index
+
 
 def find_break(days: Floats, values: Floats) -> Break | None:
     """Return the one step that explains most, or None when no step stands out.

@@ -69,15 +69,17 @@ def theil_sen(slopes: Floats) -> float:
     return float(np.median(slopes, overwrite_input=True))
 
 
-def variance_inflation(days: Floats, values: Floats, slope: float) -> float:
+def variance_inflation(residuals: Floats) -> float:
     """Return how many times autocorrelation widens S, at least :func:`least_inflation`.
 
     Hamed & Rao (1998): 1 + 2/(n(n−1)(n−2)) · Σ (n−k)(n−k−1)(n−k−2) ρ(k), over the lags k whose rank
-    autocorrelation ρ(k) is significant at 5 %, after the line of the given slope is taken out. Lags count
-    points, not days. Left to itself the sum can be negative, which would make any series significant.
+    autocorrelation ρ(k) is significant at 5 %. ``residuals`` are what is left once the change itself, a
+    line or a step, is taken out: a step seen as a line would pass for autocorrelation, and hide itself.
+    Lags count points, not days. Left to itself the sum can be negative, which would make any series
+    significant.
     """
-    count = len(values)
-    ranks = _ranks((values - slope * (days - days[0])).round(_DECIMALS))
+    count = len(residuals)
+    ranks = _ranks(residuals.round(_DECIMALS))
     ranks -= ranks.mean()
     spread = float(ranks @ ranks)
     if spread == 0:

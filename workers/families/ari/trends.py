@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.jobs.ari import ChangePoint, Direction, Metric, Trend
-from workers.families.ari.breaks import find_break
+from workers.families.ari.breaks import Break, find_break
 from workers.families.ari.rules import change_percent, has_changed
 from workers.families.ari.series import Series
 from workers.families.ari.significance import (
@@ -52,20 +52,19 @@ def weigh(daily: Series, metric: Metric) -> Evidence:
     line = Line(slope=slope, first=first, last=first + slope * float(days[-1] - days[0]))
     if len(daily) < MIN_DAYS:
         return Evidence(days=len(daily), line=line, rise=test.s)
+    step = find_break(days, values)
+    change = slope * (days - days[0]) if step is None else np.repeat([step.before, step.after], step.lengths(len(days)))
     return Evidence(
         days=len(daily),
         line=line,
         rise=test.s,
-        p_value=test.p_value(variance_inflation(days, values, slope)),
-        change_point=_change_point(daily, metric),
+        p_value=test.p_value(variance_inflation(values - change)),
+        change_point=None if step is None else _change_point(daily, step),
     )
 
 
-def _change_point(daily: Series, metric: Metric) -> ChangePoint | None:
-    found = find_break(daily.days, daily.column(metric))
-    if found is None:
-        return None
-    return ChangePoint(at=daily.moment(found.index - 1), index=found.index, before=found.before, after=found.after)
+def _change_point(daily: Series, step: Break) -> ChangePoint:
+    return ChangePoint(at=daily.moment(step.index - 1), index=step.index, before=step.before, after=step.after)
 
 
 def conclude(series: Series, evidence: Mapping[Metric, Evidence], threshold_percent: float) -> dict[Metric, Trend]:
