@@ -170,7 +170,7 @@ class Lifecycle:
         return started
 
     async def settle(self, job: Started, settlement: Settlement) -> bool:
-        """Write how an attempt ended, then acknowledge it; return whether it was still this attempt's to end.
+        """Write how an attempt ended; return whether it was still this attempt's to end.
 
         Tries until the database answers: the work is done, and the fence keeps a late write harmless.
         """

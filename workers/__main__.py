@@ -12,6 +12,7 @@ from app.jobs.catalogue import load_catalogue
 from app.jobs.schedules import SCHEDULES
 from app.log import configure_logging
 from app.settings import Settings, read_settings
+from workers.collector import calm_collector
 from workers.cron import Ticker
 from workers.pool import Pool
 from workers.settings import worker_settings
@@ -77,6 +78,7 @@ async def _serve(settings: Settings, names: list[str], slots: int, *, burst: boo
             ticker=Ticker(SCHEDULES, catalogue, installation.lifecycle),
             burst=burst,
         )
+        calm_collector()
         await worker.async_run()
         await worker.close()
 

@@ -104,7 +104,7 @@ class Attempt:
         self._task = asyncio.current_task()
         bind_contextvars(job_id=self.job.id, kind=self.job.kind, attempt=self.job.attempts, queue=self.job.queue)
         outcome = await self._outcome()
-        self._is_stoppable = False
+        self._absorb_cancellation()
         self._context.close()
         settlement = self._settlement(outcome)
         if settlement is None or not await self._house.lifecycle.settle(self.job, settlement):
@@ -115,6 +115,12 @@ class Attempt:
         self._on_settled(self, outcome)
         log.info("job_settled", outcome=settlement.outcome, status=settlement.status.value)
         await self._house.lifecycle.acknowledge(self.job, settlement)
+
+    def _absorb_cancellation(self) -> None:
+        """Take the stop as done: a timeout in what follows would otherwise mistake it for its own."""
+        self._is_stoppable = False
+        while self._task is not None and self._task.cancelling():
+            self._task.uncancel()
 
     async def _outcome(self) -> Outcome:
         if self.job.interruptions >= MAX_INTERRUPTIONS:

@@ -242,8 +242,8 @@ class Worker(ArqWorker):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("attempt_broke", exc_info=task.exception())
+        if task.cancelled() or task.exception() is not None:
+            log.error("attempt_broke", exc_info=None if task.cancelled() else task.exception())
 
     async def _refuse(self, job: Started) -> None:
         """Give back a kind that this worker does not know: another version may be on its way up."""
