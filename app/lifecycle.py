@@ -85,10 +85,7 @@ class Lifecycle:
         """Accept jobs, all or none. Once this returns they are committed, and will run at least once."""
         accepted = [_new_job(order) for order in orders]
         await self._writer.accept(accepted)
-        failpoint("accepted")
-        await self._ring(accepted)
-        for job in accepted:
-            self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
+        await self._offer(accepted)
         return accepted
 
     async def submit_tick(self, order: Order) -> NewJob | None:
@@ -96,8 +93,7 @@ class Lifecycle:
         job = _new_job(order)
         if not await self._writer.accept_tick(job):
             return None
-        await self._ring([job])
-        self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
+        await self._offer([job])
         return job
 
     async def cancel(self, job_id: str, *, include_running: bool = True) -> Job:
@@ -130,8 +126,7 @@ class Lifecycle:
         cleared = dict.fromkeys(("scheduled_for", "expires_at", "schedule", "tick_at"))
         again = NewJob(**(fields | fresh | cleared))
         await self._writer.accept([again])
-        await self._ring([again])
-        self._outbox.post(event_of(again, "task.submitted", Status.PENDING))
+        await self._offer([again])
         return again
 
     async def reprioritise(self, job_id: str, *, priority: int) -> Job:
@@ -278,11 +273,15 @@ class Lifecycle:
 
     # --- telling Redis ------------------------------------------------------------------------
 
-    async def _ring(self, accepted: Sequence[NewJob]) -> None:
+    async def _offer(self, accepted: Sequence[NewJob]) -> None:
+        """Ring jobs whose rows are committed, and tell of them; the ring goes on if Redis keeps it waiting."""
+        failpoint("accepted")
         task = asyncio.create_task(self._quietly(self._rings(accepted)))
         self._ringing.add(task)
         task.add_done_callback(self._ringing.discard)
         await asyncio.wait([task], timeout=_RING_WAIT_S)
+        for job in accepted:
+            self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
 
     async def _ring_groups(self, groups: Sequence[Sequence[NewJob]]) -> list[None]:
         await self._queue.ring(offer_of(job) for group in groups for job in group)
