@@ -166,6 +166,11 @@ class Database:
         """``sqlite`` or ``postgresql``."""
         return self._writes.dialect.name
 
+    @property
+    def file(self) -> Path | None:
+        """The file of SQLite's database; None on PostgreSQL."""
+        return Path(str(self._writes.url.database)) if self.dialect == "sqlite" else None
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Open one write transaction; commits at the end of the block, rolls back when it raises."""
@@ -196,6 +201,18 @@ class Database:
         with _outages_told():
             async with self.reads.connect() as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def standalone(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection of its own, on which each statement stands alone: in no transaction, with no time limit.
+
+        For VACUUM and its like, and for locks that end with their connection. SQLite's writers wait meanwhile.
+        """
+        engine = create_async_engine(self._writes.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        async with self._lock.held_async() if self._lock else nullcontext():
+            with _outages_told():
+                async with engine.connect() as connection:
+                    yield connection
 
     async def ping(self) -> None:
         """Ask the database something trivial; raise Unavailable if it does not answer."""

@@ -89,7 +89,7 @@ class Lifecycle:
         return accepted
 
     async def submit_tick(self, order: Order) -> NewJob | None:
-        """Accept the job of one tick of a schedule; None if another worker was first."""
+        """Accept the job of one tick of a schedule; None if another worker was first, or the schedule is off."""
         job = _new_job(order)
         if not await self._writer.accept_tick(job):
             return None

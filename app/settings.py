@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     db_max_overflow: int = Field(10, ge=0, le=200, description="Connections beyond the pool under load.")
     db_auto_upgrade: bool = Field(True, description="Bring the schema up to date when a process starts.")
     data_dir: Path = Field(Path(".data"), description="Directory for the SQLite file and generated keys.")
+    archive_root: Path | None = Field(
+        None, description="Directory that archives are written below; empty is archive inside DATA_DIR."
+    )
+    temp_dir: Path | None = Field(
+        None, description="Directory whose old files retention deletes; empty is tmp inside DATA_DIR."
+    )
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
@@ -67,7 +73,7 @@ class Settings(BaseSettings):
             raise ValueError("API_KEYS is a comma-separated list of user=key")
         return {user.strip(): key.strip() for user, _, key in pairs}
 
-    @field_validator("admin_api_key", mode="before")
+    @field_validator("admin_api_key", "archive_root", "temp_dir", mode="before")
     @classmethod
     def _unset_when_empty(cls, value: object) -> object:
         return None if value == "" else value
@@ -76,6 +82,16 @@ class Settings(BaseSettings):
     def sql_url(self) -> str:
         """The database URL in force: ``DATABASE_URL``, else a SQLite file inside ``DATA_DIR``."""
         return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'jobs.db').absolute()}"
+
+    @property
+    def archives(self) -> Path:
+        """The directory in force below which archives are written."""
+        return self.archive_root or self.data_dir / "archive"
+
+    @property
+    def temporary(self) -> Path:
+        """The directory in force whose old files retention deletes."""
+        return self.temp_dir or self.data_dir / "tmp"
 
 
 def read_settings(**given: Any) -> Settings:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from arq.cron import CronJob, cron, next_cron
+from arq.cron import CronJob, cron
 
 from app.history.reader import Reader
 from app.jobs.catalogue import Catalogue
@@ -12,6 +12,7 @@ from app.jobs.schedules import Schedule
 from app.jobs.validation import validate
 from app.lifecycle import Lifecycle, Order
 from app.log import get_log
+from app.queue.ticks import cron_fields, latest_tick
 
 log = get_log()
 
@@ -21,7 +22,7 @@ _STEP = timedelta(seconds=1)
 
 def cron_jobs(schedules: Iterable[Schedule]) -> list[CronJob]:
     """Return arq's definitions of these schedules, by name."""
-    return [cron(_submit_as_job, name=schedule.name, **_fields(schedule)) for schedule in schedules]
+    return [cron(_submit_as_job, name=schedule.name, **cron_fields(schedule)) for schedule in schedules]
 
 
 async def _submit_as_job(ctx: dict[Any, Any]) -> None:
@@ -65,25 +66,16 @@ class Ticker:
             definition.calculate_next(tick)
 
     async def catch_up(self, reader: Reader, now: datetime) -> None:
-        """Submit, once each, the latest tick that every schedule has missed since its last one."""
+        """Submit, once each, the latest tick that every schedule has missed since its last one.
+
+        What passed while a schedule was switched off was not missed.
+        """
+        switches = await reader.switches()
         for name, last in (await reader.last_ticks()).items():
-            schedule = self._schedules.get(name)
+            schedule, switch = self._schedules.get(name), switches.get(name)
             if schedule is None or not schedule.catches_up:
                 continue
-            missed = latest_tick(schedule, after=last, until=now)
+            since = last if switch is None else max(last, switch.changed_at)
+            missed = latest_tick(schedule, after=since, until=now)
             if missed is not None:
                 await self.tick(name, missed)
-
-
-def latest_tick(schedule: Schedule, *, after: datetime, until: datetime) -> datetime | None:
-    """Return the last tick in ``(after, until]``, or None if there was none."""
-    found, tick = None, next_cron(after, **_fields(schedule))
-    while tick <= until:
-        found, tick = tick, next_cron(tick, **_fields(schedule))
-    return found
-
-
-def _fields(schedule: Schedule) -> dict[str, Any]:
-    fields = {"weekday": schedule.weekday, "hour": schedule.hour, "minute": schedule.minute, "second": schedule.second}
-    plain = {name: set(value) if isinstance(value, frozenset) else value for name, value in fields.items()}
-    return plain | {"microsecond": 0}

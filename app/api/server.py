@@ -18,11 +18,13 @@ from app.api.operations import operation_endpoints
 from app.api.problems import answer_problems
 from app.api.records import MAX_BODY, record_endpoints
 from app.api.resources import HUB, INSTALLATION, KEYRING, METRICS, SOCKETS, THROUGHPUT, Sockets
+from app.api.schedules import schedule_endpoints
 from app.api.stream import close_sockets, stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
 from app.history.migrate import head_revision
 from app.installation import Installation, open_installation
+from app.jobs.schedules import SCHEDULES
 from app.log import get_log
 from app.metrics import ProcessMetrics
 from app.records.record import load_record_types
@@ -93,6 +95,7 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *task_endpoints(installation.catalogue),
         *stream_endpoints(),
         *record_endpoints(load_record_types()),
+        *schedule_endpoints(SCHEDULES),
     ]
     rooted = [*probe_endpoints(head_revision()), *stream_aliases()]
     served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]

@@ -13,6 +13,7 @@ from app.clock import iso, parse_iso
 from app.database import Database
 from app.errors import BadRequest
 from app.history.rows import Attempt, Job, failure_from, job_from
+from app.history.switches import Switch, read_switches
 from app.history.tables import attempts, jobs
 from app.jobs.status import Status
 
@@ -139,9 +140,13 @@ class Reader:
     async def last_ticks(self) -> dict[str, datetime]:
         """Return the latest tick that each schedule has submitted."""
         query = sa.select(jobs.c.schedule, sa.func.max(jobs.c.tick_at, type_=jobs.c.tick_at.type))
-        query = query.where(jobs.c.schedule.is_not(None)).group_by(jobs.c.schedule)
+        query = query.where(jobs.c.schedule.is_not(None), jobs.c.tick_at.is_not(None)).group_by(jobs.c.schedule)
         async with self._database.read() as connection:
             return {name: tick for name, tick in (await connection.execute(query)) if name is not None}
+
+    async def switches(self) -> dict[str, Switch]:
+        """Return the switches of schedules that were ever turned, by name."""
+        return await read_switches(self._database)
 
 
 def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
@@ -170,9 +175,9 @@ def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
         found.append(sa.or_(*(column.icontains(wanted.q, autoescape=True) for column in searched)))
     match wanted.origin:
         case "people":
-            found.append(jobs.c.schedule.is_(None))
+            found.append(jobs.c.tick_at.is_(None))  # what somebody runs by hand names its schedule, but no tick
         case "cron":
-            found.append(jobs.c.schedule.is_not(None))
+            found.append(jobs.c.tick_at.is_not(None))
         case "all":
             pass
     return found

@@ -1,4 +1,4 @@
-"""The tables of jobs: ``background_tasks``, one row a job, and ``task_attempts``, the attempts worth a row.
+"""The tables of jobs: ``background_tasks``, one row a job, ``task_attempts``, the attempts worth a row, ``schedules``.
 
 The column names are those of the HTTP contract, which calls a job a task; ``key`` gives each the name that
 the code uses. Indexes are few because the hot path pays for each.
@@ -12,6 +12,7 @@ from app.jobs.status import Status
 _LIVE = sa.text("status IN ('pending', 'running')")
 _DEAD = sa.text("status IN ('failed', 'cancelled')")
 _TICK = sa.text("schedule IS NOT NULL")
+_ENDED = sa.text("completed_at IS NOT NULL")
 
 jobs = sa.Table(
     "background_tasks",
@@ -66,6 +67,8 @@ sa.Index(
     sqlite_where=_TICK,
     postgresql_where=_TICK,
 )
+# Paid for once a job, at its right edge: it serves the figures of the last minutes and of a day, and retention.
+sa.Index("ix_background_tasks_ended", jobs.c.completed_at, jobs.c.id, sqlite_where=_ENDED, postgresql_where=_ENDED)
 
 attempts = sa.Table(
     "task_attempts",
@@ -81,4 +84,13 @@ attempts = sa.Table(
     sa.Column("error_message", sa.Text),
     sa.Column("error_traceback", sa.Text),
     sqlite_with_rowid=False,
+)
+
+schedules = sa.Table(
+    "schedules",  # those that somebody has switched; any other is enabled
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("is_enabled", sa.Boolean, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
 )

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.database import Database, Json, Rows, UtcTime
 from app.group import GroupCommit
 from app.history.rows import Failure, Job, NewJob, job_from
-from app.history.tables import jobs
+from app.history.tables import jobs, schedules
 from app.jobs.status import Status
 
 _INSERT_ROWS = 1000  # a longer write would hold SQLite's only writer for too long
@@ -91,10 +91,16 @@ class Writer:
         await self._accepts(accepted)
 
     async def accept_tick(self, job: NewJob) -> bool:
-        """Insert the job of a schedule's tick unless another worker was first; return whether this one was."""
+        """Insert the job of a schedule's tick; return whether this worker was the first to, and may.
+
+        A schedule that is switched off submits nothing.
+        """
         insert = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(jobs)
         statement = insert.values(_insertable(job)).on_conflict_do_nothing().returning(jobs.c.id)
+        is_off = sa.select(schedules.c.name).where(schedules.c.name == job.schedule, ~schedules.c.is_enabled)
         async with self._database.write() as connection:
+            if (await connection.execute(is_off)).first() is not None:
+                return False
             return (await connection.execute(statement)).first() is not None
 
     async def start(self, requests: Sequence[StartRequest], *, worker_id: str, now: datetime) -> list[Started]:

@@ -6,6 +6,12 @@ from types import MappingProxyType
 
 from pydantic import JsonValue
 
+Field = int | frozenset[int] | None  # None matches every value
+
+_DAYS_BUT_SUNDAY = frozenset(range(6))
+_EVERY_SIX_HOURS = frozenset(range(0, 24, 6))
+_EVERY_FIVE_MINUTES = frozenset(range(0, 60, 5))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
@@ -14,14 +20,57 @@ class Schedule:
     name: str  # stable: history remembers its ticks by it
     kind: str
     params: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}))
-    weekday: int | None = None  # 0 is Monday
-    hour: int | frozenset[int] | None = None
-    minute: int | frozenset[int] | None = None
+    weekday: Field = None  # 0 is Monday
+    hour: Field = None
+    minute: Field = None
     second: int = 0
     catches_up: bool = True  # whether a missed window is made good once
+
+    @property
+    def cron_text(self) -> str:
+        """The five fields that people know, minute first and Sunday as 0; before them the second, if it is not 0."""
+        weekday = frozenset({self.weekday}) if isinstance(self.weekday, int) else self.weekday
+        days = None if weekday is None else frozenset((day + 1) % 7 for day in weekday)
+        five = f"{_text(self.minute, 60)} {_text(self.hour, 24)} * * {_text(days, 7)}"
+        return f"{self.second} {five}" if self.second else five
+
+
+def _text(values: Field, size: int) -> str:
+    """Write one field: ``*``, ``*/5``, ``1-6``, or the values."""
+    if values is None:
+        return "*"
+    ordered = [values] if isinstance(values, int) else sorted(values)
+    first, last = ordered[0], ordered[-1]
+    if len(ordered) > 2 and ordered == list(range(first, last + 1)):
+        return f"{first}-{last}"
+    step = ordered[1] - first if len(ordered) > 1 else size
+    if first == 0 and len(ordered) > 1 and ordered == list(range(0, size, step)):
+        return f"*/{step}"
+    return ",".join(map(str, ordered))
 
 
 SCHEDULES = (
     Schedule(name="hourly-ari-snapshots", kind="ari.aggregate_snapshots", minute=0),
-    Schedule(name="health-check", kind="system.health_check", minute=frozenset(range(0, 60, 5)), catches_up=False),
+    Schedule(name="health-check", kind="system.health_check", minute=_EVERY_FIVE_MINUTES, catches_up=False),
+    Schedule(name="queue-monitor", kind="system.monitor_queues", catches_up=False),
+    Schedule(name="daily-metrics", kind="system.daily_metrics", hour=0, minute=0),
+    Schedule(name="audit-archive", kind="maintenance.archive_audit_logs", hour=2, minute=0),
+    Schedule(name="retention", kind="maintenance.enforce_retention_policy", hour=2, minute=30),
+    Schedule(
+        name="database-light",
+        kind="maintenance.maintain_database",
+        params=MappingProxyType({"maintenance_level": "light"}),
+        weekday=_DAYS_BUT_SUNDAY,
+        hour=3,
+        minute=0,
+    ),
+    Schedule(
+        name="database-standard",
+        kind="maintenance.maintain_database",
+        params=MappingProxyType({"maintenance_level": "standard"}),
+        weekday=6,
+        hour=3,
+        minute=0,
+    ),
+    Schedule(name="cache-cleanup", kind="maintenance.cleanup_cache", hour=_EVERY_SIX_HOURS, minute=0, catches_up=False),
 )

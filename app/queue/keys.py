@@ -9,6 +9,7 @@ HOLDER = "arq:in-progress:"  # + id → token of the claim that holds it; expire
 RESULT = "arq:result:"  # + id → arq's job result as JSON
 BELL = "jobs:bell:"  # + queue → list that idle workers block on
 PROGRESS = "jobs:progress:"  # + id → last progress as JSON
+CACHE = "jobs:cache:"  # + name → what can be computed again; nothing else may begin like this
 WORKER = "jobs:worker:"  # + worker id → heartbeat as JSON
 
 LEASES = "arq:leases"  # sorted set: id → deadline in ms of Redis time

@@ -1,7 +1,7 @@
 """Stored records: upsert, pages, counts and removal, for every record kind, on both databases."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -129,6 +129,17 @@ class Records:
             deleted += gone
             if gone < BATCH:
                 return deleted
+
+    async def delete_before(self, record_type: AnyRecordType, cutoff: datetime) -> AsyncIterator[int]:
+        """Delete the records from before a time; yield how many went, in transactions of 1,000 rows."""
+        identity = record_type.table.c[record_type.id_field]
+        time = record_type.table.c[record_type.time_field]
+        some = sa.select(identity).where(time < cutoff).order_by(time).limit(BATCH)
+        gone = BATCH
+        while gone == BATCH:
+            async with self.database.write() as connection:
+                gone = (await connection.execute(sa.delete(record_type.table).where(identity.in_(some)))).rowcount
+            yield gone
 
     def _upsert(self, record_type: AnyRecordType) -> sa.Insert:
         insert = sqlite.insert if self.database.dialect == "sqlite" else postgresql.insert

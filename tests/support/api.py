@@ -94,9 +94,11 @@ def api_catalogue() -> Catalogue:
 
 
 @asynccontextmanager
-async def running_api(settings: Settings, *, reread_s: float = 20.0) -> AsyncIterator[ApiUnderTest]:
-    """Serve on a free port during the block."""
-    async with open_installation(api_settings(settings), api_catalogue()) as house:
+async def running_api(
+    settings: Settings, *, reread_s: float = 20.0, catalogue: Catalogue | None = None
+) -> AsyncIterator[ApiUnderTest]:
+    """Serve on a free port during the block, the kinds of the tests unless another catalogue is given."""
+    async with open_installation(api_settings(settings), catalogue or api_catalogue()) as house:
         app = build_app(house, reread_s=reread_s)
         runner = make_runner(app)
         await runner.setup()

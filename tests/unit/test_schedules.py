@@ -7,7 +7,8 @@ import pytest
 from app.jobs.catalogue import load_catalogue
 from app.jobs.schedules import SCHEDULES, Schedule
 from app.jobs.validation import validate
-from workers.cron import cron_jobs, latest_tick
+from app.queue.ticks import latest_tick, next_ticks
+from workers.cron import cron_jobs
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 
@@ -78,3 +79,34 @@ def test_arq_finds_the_same_next_tick() -> None:
     definition.calculate_next(at(1, 30))
 
     assert definition.next_run == latest_tick(hourly, after=at(1, 30), until=at(2, 30))
+
+
+def test_the_next_ticks_are_those_that_will_be_the_latest_ones() -> None:
+    assert next_ticks(hourly, after=at(1, 30), count=3) == [at(2), at(3), at(4)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Schedule(name="s", kind="k"), "* * * * *"),
+        (Schedule(name="s", kind="k", minute=0), "0 * * * *"),
+        (Schedule(name="s", kind="k", minute=frozenset(range(0, 60, 5))), "*/5 * * * *"),
+        (Schedule(name="s", kind="k", hour=frozenset(range(0, 24, 6)), minute=0), "0 */6 * * *"),
+        (Schedule(name="s", kind="k", hour=3, minute=frozenset({7, 40})), "7,40 3 * * *"),
+        (Schedule(name="s", kind="k", weekday=6, hour=3, minute=0), "0 3 * * 0"),
+        (Schedule(name="s", kind="k", weekday=frozenset(range(6)), hour=3, minute=0), "0 3 * * 1-6"),
+        (Schedule(name="s", kind="k", minute=0, second=30), "30 0 * * * *"),
+    ],
+)
+def test_a_schedule_is_written_as_people_know_it(schedule: Schedule, expected: str) -> None:
+    assert schedule.cron_text == expected
+
+
+def test_the_database_is_looked_after_once_every_day_and_thoroughly_on_sundays() -> None:
+    ticks = {
+        schedule.name: [tick.weekday() for tick in next_ticks(schedule, after=at(12), count=6)]
+        for schedule in SCHEDULES
+        if schedule.kind == "maintenance.maintain_database"
+    }
+
+    assert ticks == {"database-light": [1, 2, 3, 4, 5, 0], "database-standard": [6] * 6}
