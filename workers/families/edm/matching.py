@@ -1,0 +1,180 @@
+"""Which fact-checked claims a passage repeats, and how sure that is. Pure; meant for a thread.
+
+Two steps. BM25 over word stems picks the candidates of a passage; BM25, TF-IDF cosine of stems and TF-IDF
+cosine of character 4-grams then rank them, and say how likely the candidate is meant. Two lists of weights
+in :mod:`workers.families.edm.weights` do that, fitted on posts with and without a match.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+
+from workers.families.edm.weights import CONFIDENCE_BIAS, CONFIDENCE_WEIGHTS, RANK_WEIGHTS
+from workers.families.edm.words import content_words, tokens
+
+HIGH, MEDIUM = 0.8, 0.5
+CANDIDATES = 60
+BATCH = 64  # passages at once: each step then keeps the interpreter for a few milliseconds only
+
+_K1, _B = 0.9, 0.6  # saturation and length of BM25; both flat around these on the training posts
+_MIN_SHARED = 2  # words: one alone says nothing, however rare
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownClaim:
+    """A claim to be found again; a title says it in other words."""
+
+    id: str
+    claim: str
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A known claim that a passage may repeat."""
+
+    at: int  # its place among the claims that the index was built from
+    score: float  # how likely it is meant, 0–1
+
+
+class ClaimIndex:
+    """Known claims, ready to be searched. 10,000 claims take a few seconds and about 100 MB.
+
+    Claims are put into the order of their texts first, so that of equal ones the same is always preferred.
+    A claim with a title has two rows, with it and without; the better one counts.
+    """
+
+    def __init__(self, claims: Sequence[KnownClaim]) -> None:
+        self.claims = sorted(claims, key=lambda one: (one.claim, one.id))
+        rows = [(at, text) for at, one in enumerate(self.claims) for text in _texts(one)]
+        self._owners = np.array([at for at, _ in rows], dtype=np.intp)
+        given = [tokens(text) for _, text in rows]
+        self._words = _Words(given) if any(map(content_words, given)) else None
+        self._letters = TfidfVectorizer(
+            analyzer="char_wb", preprocessor=" ".join, ngram_range=(4, 4), sublinear_tf=True, dtype=np.float32
+        )
+        self._grams = self._letters.fit_transform(given) if self._words else None
+
+    def search(self, texts: Sequence[str], *, limit: int = 5) -> list[list[Match]]:
+        """Return for each text up to ``limit`` claims it may repeat, the best first; nothing when no word is shared."""
+        return [found for features in self.features(texts) for found in self._ranked(features, limit)]
+
+    def features(self, texts: Sequence[str]) -> Iterator["Candidates"]:
+        """Yield the candidates of the texts with what is measured on them, a batch at a time."""
+        for start in range(0, len(texts) if self._words else 0, BATCH):
+            yield self._candidates([tokens(text) for text in texts[start : start + BATCH]])
+        if not self._words and texts:
+            yield Candidates.none(len(texts))
+
+    def _candidates(self, given: list[list[str]]) -> "Candidates":
+        assert self._words is not None  # noqa: S101  # features has looked
+        rows, bm25, cosine, shared = self._words.compare(given)
+        letters = _pairwise(self._letters.transform(given), self._grams, rows)
+        values = np.stack([bm25, cosine, letters], axis=2)
+        return Candidates(owners=self._owners[rows], values=values, shared=shared)
+
+    def _ranked(self, found: "Candidates", limit: int) -> Iterator[list[Match]]:
+        ranks, scores = found.ranks(), found.scores()
+        for owners, order, score, shared in zip(found.owners, ranks, scores, found.shared, strict=True):
+            best: dict[int, float] = {}
+            for place in np.lexsort((owners, -order)):
+                if shared[place] < 1 or (len(best) == limit and int(owners[place]) not in best):
+                    continue
+                owner = int(owners[place])
+                best[owner] = max(best.get(owner, 0.0), round(float(score[place]), 4))
+            yield [Match(owner, value) for owner, value in best.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """The candidates of n texts, k each. Figures in the order BM25, cosine, letters."""
+
+    owners: Places  # (n, k), places of claims
+    values: Floats  # (n, k, 3)
+    shared: Floats  # (n, k), how many stems text and claim share; 0 where there was no further candidate
+
+    @classmethod
+    def none(cls, count: int) -> "Candidates":
+        """Return that there are no candidates for ``count`` texts."""
+        return cls(owners=np.empty((count, 0), np.intp), values=np.empty((count, 0, 3)), shared=np.empty((count, 0)))
+
+    def ranks(self) -> Floats:
+        """Return by what they are ordered, (n, k), higher first."""
+        ranks: Floats = self.values @ np.array(RANK_WEIGHTS)
+        return np.where(self.shared > 0, ranks, -np.inf).round(9)
+
+    def scores(self) -> Floats:
+        """Return how likely each is meant, (n, k). A single shared word never makes more than a low score."""
+        logits = self.values @ np.array(CONFIDENCE_WEIGHTS) + CONFIDENCE_BIAS
+        scores: Floats = 1 / (1 + np.exp(-logits))
+        return np.where(self.shared >= _MIN_SHARED, scores, np.minimum(scores, MEDIUM - 0.01))
+
+
+class _Words:
+    """The stems of all rows: BM25 weights and TF-IDF weights.
+
+    Weights of stems are divided by that of the rarest, so that figures mean the same in a small collection.
+    """
+
+    def __init__(self, given: list[list[str]]) -> None:
+        self._counter = CountVectorizer(analyzer=content_words, dtype=np.float32)
+        counts: Any = self._counter.fit_transform(given).tocsr()
+        total = counts.shape[0]
+        frequencies = np.bincount(counts.indices, minlength=counts.shape[1])
+        self._idf = ((np.log((1 + total) / (1 + frequencies)) + 1) / (np.log(1 + total) + 1)).astype(np.float32)
+        lengths = np.asarray(counts.sum(axis=1)).ravel()
+        damped = counts.data + _K1 * (1 - _B + _B * np.repeat(lengths, np.diff(counts.indptr)) / lengths.mean())
+        weights = self._idf[counts.indices]
+        self._bm25 = _like(counts, weights * counts.data * (_K1 + 1) / damped).T.tocsr()
+        self._weights = _like(counts, weights)
+        self._length = np.maximum(_norms(self._weights), 1e-6)
+
+    def compare(self, given: list[list[str]]) -> tuple[Places, Floats, Floats, Floats]:
+        """Return the candidates' rows, their BM25, their cosine, and how many stems are shared."""
+        stems = [content_words(one) for one in given]
+        found = self._counter.transform(given).tocsr()
+        ones = _like(found, np.ones_like(found.data))
+        all_bm25 = (ones @ self._bm25).toarray()
+        rows = _best(all_bm25, CANDIDATES)
+        bm25 = np.take_along_axis(all_bm25, rows, axis=1)
+        weighted = _like(found, self._idf[found.indices])
+        unknown = np.array([len(set(one)) for one in stems]) - np.diff(found.indptr)  # as rare as the rarest
+        length = np.sqrt(_norms(weighted) ** 2 + unknown)
+        cosine = _pairwise(weighted, self._weights, rows) / (self._length[rows] * np.maximum(length, 1e-6)[:, None])
+        shared = _pairwise(ones, _like(self._weights, np.ones_like(self._weights.data)), rows)
+        return rows, bm25, cosine, shared
+
+
+def _texts(one: KnownClaim) -> list[str]:
+    return [one.claim, f"{one.claim} {one.title}"] if one.title else [one.claim]
+
+
+def _like(matrix: Any, values: Any) -> Any:
+    """Return a sparse matrix with other values in the same places."""
+    return csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _norms(matrix: Any) -> Floats:
+    norms: Floats = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    return norms
+
+
+def _best(values: Any, count: int) -> Places:
+    """Return the places of the ``count`` highest of each row, in rising order."""
+    count = min(count, values.shape[1])
+    return np.sort(np.argpartition(-values, count - 1, axis=1)[:, :count], axis=1)
+
+
+def _pairwise(left: Any, right: Any, rows: Places) -> Floats:
+    """Return the dot product of each row of ``left`` with each of its ``rows`` of ``right``."""
+    repeated = np.repeat(np.arange(rows.shape[0]), rows.shape[1])
+    products = left[repeated].multiply(right[rows.ravel()])
+    return np.asarray(products.sum(axis=1), dtype=np.float64).reshape(rows.shape)
