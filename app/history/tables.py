@@ -1,4 +1,4 @@
-"""The tables of jobs: ``background_tasks``, one row a job, and ``task_attempts``, the attempts worth a row.
+"""The tables of jobs: ``background_tasks`` with one row a job, the attempts worth a row, and checkpoints.
 
 The column names are those of the HTTP contract, which calls a job a task; ``key`` gives each the name that
 the code uses. Indexes are few because the hot path pays for each.
@@ -81,4 +81,14 @@ attempts = sa.Table(
     sa.Column("error_message", sa.Text),
     sa.Column("error_traceback", sa.Text),
     sqlite_with_rowid=False,
+)
+
+# From where the next attempt of a live job goes on; gone when the job ends.
+checkpoints = sa.Table(
+    "task_checkpoints",
+    metadata,
+    sa.Column("task_id", sa.Text, key="job_id", primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),  # the one that wrote it
+    sa.Column("state", Json, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
 )

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from app.database import Database, metadata, open_database
 from app.history.migrate import _config, current_revision, head_revision, upgrade
 from app.history.reader import JobFilter, Reader
-from app.history.tables import attempts, jobs
+from app.history.tables import attempts, checkpoints, jobs
 from app.history.writer import Writer
 from app.records.record import load_record_types
 from app.settings import Settings
@@ -25,7 +25,7 @@ from tests.support.postgres_server import PostgresUnderTest
 
 pytestmark = pytest.mark.databases("sqlite", "postgresql")
 
-TABLES = {jobs.name, attempts.name, *(kind.table.name for kind in load_record_types().values())}
+TABLES = {jobs.name, attempts.name, checkpoints.name, *(kind.table.name for kind in load_record_types().values())}
 
 
 @pytest.fixture
