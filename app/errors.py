@@ -130,6 +130,30 @@ class JobNotFound(Discard):
     code = "not_found"
 
 
+class InsufficientData(Discard):
+    """There are too few records to do the job on."""
+
+    code = "insufficient_data"
+
+
+class MemoryExceeded(Discard):
+    """The job's process needed more memory than it may have."""
+
+    code = "memory_exceeded"
+
+
+class ProcessDied(ServiceError):
+    """The job's process ended without an answer."""
+
+    code = "process_died"
+
+
+class AttemptLost(ServiceError):
+    """The job is no longer this attempt's: it was cancelled, or another claim has it."""
+
+    code = "attempt_lost"
+
+
 class SoftTimeLimitExceeded(ServiceError):
     """The soft time limit has passed: finish now, or return what there is."""
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from pydantic import JsonValue
+
 from app.adoption import adopt
 from app.announce import (
     event_of,
@@ -175,6 +177,10 @@ class Lifecycle:
             tally = tally_of(job, settlement.status, job.started_at, settlement.ended_at)
             self._outbox.post(settled_event_of(job, settlement), tally)
         return won
+
+    async def checkpoint(self, job: Started, state: JsonValue) -> bool:
+        """Store from where a running job's next attempt goes on; return whether it still is this attempt's."""
+        return await self._writer.checkpoint(job, state, now=utc_now())
 
     async def acknowledge(self, job: Started, settlement: Settlement) -> None:
         """Let go of a settled job in Redis; whatever fails here, its lease runs out and the row decides."""

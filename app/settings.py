@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     temp_dir: Path | None = Field(
         None, description="Directory whose old files retention deletes; empty is tmp inside DATA_DIR."
     )
+    model_dir: Path | None = Field(None, description="Directory for trained models; empty is models inside DATA_DIR.")
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
     worker_slots: int = Field(100, ge=1, le=10_000, description="Jobs one worker process runs at a time.")
     worker_cron: bool = Field(True, description="Whether workers submit what the schedule says.")
     worker_grace_s: float = Field(30, ge=0, le=3600, description="Seconds running jobs get after SIGTERM.")
+    worker_child_memory_mb: int = Field(
+        2048, ge=64, le=1_048_576, description="Megabytes of memory that the process of one CPU-bound job may use."
+    )
     lease_s: float = Field(9, ge=1, le=300, description="Seconds until a silent worker's jobs are taken over.")
     result_ttl_s: int = Field(3600, ge=1, description="Seconds a result stays in Redis for quick readers.")
 
@@ -73,7 +77,7 @@ class Settings(BaseSettings):
             raise ValueError("API_KEYS is a comma-separated list of user=key")
         return {user.strip(): key.strip() for user, _, key in pairs}
 
-    @field_validator("admin_api_key", "archive_root", "temp_dir", mode="before")
+    @field_validator("admin_api_key", "archive_root", "temp_dir", "model_dir", mode="before")
     @classmethod
     def _unset_when_empty(cls, value: object) -> object:
         return None if value == "" else value
@@ -92,6 +96,11 @@ class Settings(BaseSettings):
     def temporary(self) -> Path:
         """The directory in force whose old files retention deletes."""
         return self.temp_dir or self.data_dir / "tmp"
+
+    @property
+    def models_path(self) -> Path:
+        """Where trained models are kept: ``MODEL_DIR``, else a directory inside ``DATA_DIR``."""
+        return self.model_dir or self.data_dir / "models"
 
 
 def read_settings(**given: Any) -> Settings:

@@ -126,6 +126,7 @@ class Attempt:
         if self.job.interruptions >= MAX_INTERRUPTIONS:
             return Failed(failure=_WORKER_LOST)
         try:
+            await self._context.restore()
             params = self.job_type.params.model_validate(self.job.params)
             outcome: Outcome = completed(await self._work(self._context, params))
         except asyncio.CancelledError as error:
@@ -183,6 +184,7 @@ class Attempt:
             progress=100.0 if status is Status.COMPLETED else latest.percent,
             progress_message=latest.message,
             stage=latest.stage,
+            has_checkpoint=self._context.has_checkpoint,
         )
 
     def _publish(self, progress: Progress) -> None:

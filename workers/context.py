@@ -4,20 +4,24 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack, assert_never
 
+from pydantic import JsonValue
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import SoftTimeLimitExceeded
+from app.errors import AttemptLost, SoftTimeLimitExceeded, Unavailable
 from app.history.writer import Started
 from app.installation import Installation
 from app.jobs.contract import Limits
+from app.jobs.validation import check_json
 from app.live.progress import Progress
 from app.log import get_log
 from workers.outcome import storable
+from workers.process import Checkpointed, Child, Progressed, Raised, Report, Returned, SoftLimitTold, Terms
 
 A = ParamSpec("A")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _EVERY_S = 0.1  # progress is published at most this often; the last report is never lost
 
@@ -44,7 +48,10 @@ class Context:
         self.records = installation.records
         self.installation = installation  # for the service's own jobs, which look after it
         self.log: FilteringBoundLogger = log
+        self.restored: JsonValue = None  # the state of the last checkpoint of an earlier attempt
+        self.has_checkpoint = False  # whether this attempt wrote one
         self.latest = Progress(attempt=job.attempts, percent=0.0, message=None, stage=None)
+        self._job = job
         self._publish = publish
         self._published_at = float("-inf")
         self._trailing: asyncio.TimerHandle | None = None
@@ -52,19 +59,23 @@ class Context:
 
     async def progress(self, percent: float, message: str = "", *, stage: str | None = None) -> None:
         """Report how far the job is, 0–100. Never goes back; many reports a second become a few."""
-        percent = round(min(max(percent, self.latest.percent), 100.0), 1)
-        self.latest = Progress(
-            attempt=self.attempt,
-            percent=percent,
-            message=storable(message) or self.latest.message,
-            stage=stage or self.latest.stage,
-        )
-        wait_s = self._published_at + _EVERY_S - time.monotonic()
-        if wait_s <= 0:
-            self._publish_latest()
-        elif self._trailing is None:
-            self._trailing = asyncio.get_running_loop().call_later(wait_s, self._publish_latest)
+        self._note(percent, message, stage)
         await self._breathe()
+
+    async def checkpoint(self, state: JsonValue) -> None:
+        """Store from where the next attempt of this job goes on: it finds the state in ``restored``.
+
+        Only the last state is kept, and it is gone when the job ends; keep it small, and what is large in a
+        file that it names. Raise AttemptLost, so that the work stops, when the job is no longer this attempt's.
+        A database that is away costs the checkpoint alone.
+        """
+        await self._save(state)
+        await self._breathe()
+
+    async def restore(self) -> None:
+        """Read what an earlier attempt left in ``restored``. The attempt calls it before the work."""
+        if self.attempt > 1:
+            self.restored = await self.installation.reader.checkpoint(self.job_id)
 
     async def sleep(self, seconds: float) -> None:
         """Wait without holding anything up."""
@@ -77,10 +88,72 @@ class Context:
         await self._breathe()
         return result
 
+    async def run_process(self, function: Callable[[Report, Unpack[Ts]], T], *args: *Ts) -> T:
+        """Run a function of a module in a process of its own; for what computes for long.
+
+        Its first argument is a :class:`~workers.process.Report`, for progress, checkpoints and the soft limit.
+        Arguments and result go through a pipe: keep them modest, and pass files by name. What it raises is
+        raised here; ProcessDied and MemoryExceeded say that it could not. Leaving this call, by cancellation
+        too, ends the process within two seconds.
+        """
+        terms = Terms(
+            memory_mb=self.installation.settings.worker_child_memory_mb,
+            soft_limit_at=self._soft_limit_at,
+            restored=self.restored,
+        )
+        child = Child(function, args, terms)
+        child.start()
+        try:
+            result: T = await self._attend(child)
+            return result
+        finally:
+            await child.stop()
+
     def close(self) -> None:
         """Forget a report that was still to come: the attempt has ended."""
         if self._trailing is not None:
             self._trailing.cancel()
+
+    async def _attend(self, child: Child) -> Any:
+        while True:
+            match await child.inbox.get():
+                case Progressed() as report:
+                    self._note(report.percent, report.message, report.stage)
+                case Checkpointed(state=state):
+                    await self._save(state)
+                case SoftLimitTold():
+                    self._soft_limit_at = None
+                case Returned(value=value):
+                    return value
+                case Raised(error=error):
+                    raise error
+                case other:
+                    assert_never(other)
+
+    async def _save(self, state: JsonValue) -> None:
+        check_json(state)
+        try:
+            is_mine = await self.installation.lifecycle.checkpoint(self._job, state)
+        except Unavailable as error:
+            log.warning("checkpoint_not_stored", reason=str(error))
+            return
+        if not is_mine:
+            raise AttemptLost
+        self.has_checkpoint = True
+
+    def _note(self, percent: float, message: str, stage: str | None) -> None:
+        percent = round(min(max(percent, self.latest.percent), 100.0), 1)
+        self.latest = Progress(
+            attempt=self.attempt,
+            percent=percent,
+            message=storable(message) or self.latest.message,
+            stage=stage or self.latest.stage,
+        )
+        wait_s = self._published_at + _EVERY_S - time.monotonic()
+        if wait_s <= 0:
+            self._publish_latest()
+        elif self._trailing is None:
+            self._trailing = asyncio.get_running_loop().call_later(wait_s, self._publish_latest)
 
     def _publish_latest(self) -> None:
         if self._trailing is not None:

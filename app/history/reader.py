@@ -14,7 +14,7 @@ from app.database import Database
 from app.errors import BadRequest
 from app.history.rows import Attempt, Job, failure_from, job_from
 from app.history.switches import Switch, read_switches
-from app.history.tables import attempts, jobs
+from app.history.tables import attempts, checkpoints, jobs
 from app.jobs.status import Status
 
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
@@ -136,6 +136,12 @@ class Reader:
         query = sa.select(jobs.c.id, jobs.c.claim).where(jobs.c.id.in_(claims), jobs.c.status == Status.RUNNING)
         async with self._database.read() as connection:
             return {job_id for job_id, claim in (await connection.execute(query)) if claims[job_id] == claim}
+
+    async def checkpoint(self, job_id: str) -> Any:
+        """Return the state that a live job's last checkpoint holds; None if there is none."""
+        query = sa.select(checkpoints.c.state).where(checkpoints.c.job_id == job_id)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar_one_or_none()
 
     async def last_ticks(self) -> dict[str, datetime]:
         """Return the latest tick that each schedule has submitted."""

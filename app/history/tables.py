@@ -1,4 +1,4 @@
-"""The tables of jobs: ``background_tasks``, one row a job, ``task_attempts``, the attempts worth a row, ``schedules``.
+"""The tables of jobs: ``background_tasks``, one row a job; attempts worth a row; checkpoints; switched schedules.
 
 The column names are those of the HTTP contract, which calls a job a task; ``key`` gives each the name that
 the code uses. Indexes are few because the hot path pays for each.
@@ -93,4 +93,14 @@ schedules = sa.Table(
     sa.Column("is_enabled", sa.Boolean, nullable=False),
     sa.Column("changed_at", UtcTime, nullable=False),
     sa.Column("changed_by", sa.Text, nullable=False),
+)
+
+# From where the next attempt of a live job goes on; gone when the job ends.
+checkpoints = sa.Table(
+    "task_checkpoints",
+    metadata,
+    sa.Column("task_id", sa.Text, key="job_id", primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),  # the one that wrote it
+    sa.Column("state", Json, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
 )

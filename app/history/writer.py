@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.database import Database, Json, Rows, UtcTime
 from app.group import GroupCommit
 from app.history.rows import Failure, Job, NewJob, job_from
-from app.history.tables import jobs, schedules
+from app.history.tables import checkpoints, jobs, schedules
 from app.jobs.status import Status
 
 _INSERT_ROWS = 1000  # a longer write would hold SQLite's only writer for too long
@@ -70,6 +70,12 @@ class Settlement:
     progress: float = 0.0
     progress_message: str | None = None
     stage: str | None = None
+    has_checkpoint: bool = False  # a first attempt wrote one; of a later one it is taken for granted
+
+    @property
+    def drops_checkpoint(self) -> bool:
+        """Whether a checkpoint may be there that nobody needs any more."""
+        return self.status.is_final and (self.has_checkpoint or self.attempts > 1)
 
     @property
     def is_plain(self) -> bool:
@@ -126,6 +132,25 @@ class Writer:
         """Write how an attempt ended; return whether it still was this attempt's to end."""
         return await self._settles(settlement)
 
+    async def checkpoint(self, job: Started, state: Any, *, now: datetime) -> bool:
+        """Store from where the next attempt goes on; return whether the job still is this attempt's.
+
+        The row is locked first: a stale attempt that waited for another's start must see it.
+        """
+        insert = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(checkpoints)
+        values = [jobs.c.id, jobs.c.attempts, sa.literal(state, Json), sa.literal(now, UtcTime)]
+        fence = [jobs.c.id == job.id, jobs.c.status == Status.RUNNING, jobs.c.attempts == job.attempts]
+        rows = sa.select(*values).where(*fence, jobs.c.claim == job.claim)
+        fenced = insert.from_select(list(checkpoints.c), rows)
+        renewed = {name: fenced.excluded[name] for name in ("attempt", "state", "updated_at")}
+        statement = fenced.on_conflict_do_update(index_elements=[checkpoints.c.job_id], set_=renewed)
+
+        def change(connection: sa.Connection) -> bool:
+            self._lock(connection, [job.id])
+            return connection.execute(statement.returning(checkpoints.c.job_id)).first() is not None
+
+        return await self._database.transact(change)
+
     async def cancel(self, job_id: str, *, include_running: bool, now: datetime) -> Job | None:
         """Cancel a live job; return its row as it is now, or None if it was not live (or running and spared)."""
         spared = (Status.PENDING, Status.RUNNING) if include_running else (Status.PENDING,)
@@ -156,7 +181,10 @@ class Writer:
         statement = sa.update(jobs).where(*guard).values(values).returning(*_JOB_COLUMNS)
         async with self._database.write() as connection:
             row = (await connection.execute(statement)).mappings().first()
-        return None if row is None else job_from(row)
+            job = None if row is None else job_from(row)
+            if job is not None and job.status.is_final:
+                await connection.execute(_drop_checkpoints([job.id]))
+        return job
 
     async def _insert(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[None]:
         rows = [_insertable(job) for group in groups for job in group]
@@ -181,6 +209,8 @@ class Writer:
             won = set(connection.execute(self._sql.settle, values).scalars())
             if len(won) < len(settlements):  # perhaps committed before, and the reply was lost
                 won |= set(connection.execute(self._sql.settled, values).scalars())
+            if ended := [s.id for s in settlements if s.drops_checkpoint and s.id in won]:
+                connection.execute(_drop_checkpoints(ended))
             return won
 
         won = await self._database.transact(change)
@@ -297,6 +327,10 @@ def _timed(text: str) -> sa.TextClause:
 
 def _insertable(job: NewJob) -> dict[str, Any]:
     return {name: getattr(job, name) for name in NewJob.__dataclass_fields__} | {"status": Status.PENDING}
+
+
+def _drop_checkpoints(ids: Sequence[str]) -> sa.Delete:
+    return sa.delete(checkpoints).where(checkpoints.c.job_id.in_(ids))
 
 
 def _error_columns(failure: Failure) -> dict[str, Any]:
