@@ -1,6 +1,8 @@
 """Fixtures: real servers, and settings that know nothing of the developer's own environment."""
 
+import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Literal
@@ -60,6 +62,22 @@ def postgres() -> Iterator[PostgresUnderTest]:
         pytest.skip(str(missing))
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file to copy."""
+    from app.history.migrate import upgrade
+
+    file = tmp_path_factory.mktemp("template") / "jobs.db"
+
+    async def migrate() -> None:
+        database = open_database(Settings(_env_file=None, database_url=f"sqlite+aiosqlite:///{file}"))
+        await upgrade(database)
+        await database.close()
+
+    asyncio.run(migrate())
+    return file
+
+
 @pytest.fixture
 def database_kind() -> DatabaseKind:
     """Which database ``settings`` name. SQLite, where the test does not say otherwise."""
@@ -70,12 +88,13 @@ def database_kind() -> DatabaseKind:
 def database_url(database_kind: DatabaseKind, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a database that is this test's own."""
     if database_kind == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"
+        template: Path = request.getfixturevalue("sqlite_template")
+        yield f"sqlite+aiosqlite:///{shutil.copy(template, tmp_path / 'jobs.db')}"
         return
     postgres: PostgresUnderTest = request.getfixturevalue("postgres")
     url = postgres.create_database()
     yield url
-    postgres.drop_database(url)
+    postgres.give_back(url)
 
 
 @pytest.fixture

@@ -26,6 +26,15 @@ from app.settings import Settings
 
 _OWNER = "postgres"  # PostgreSQL refuses to run as root
 _START_S = 20
+_EMPTY = """
+DO $$ DECLARE name text; BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
+    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+        EXECUTE format('DELETE FROM %I', name);
+    END LOOP;
+END $$
+"""
 
 
 class NoPostgresError(Exception):
@@ -37,20 +46,32 @@ class PostgresUnderTest:
 
     def __init__(self, url: str) -> None:
         self._url = sa.make_url(url).set(drivername="postgresql+asyncpg")
+        self._spare: list[str] = []
         self._template = self._create(template="template1")
         asyncio.run(_migrate(self._template))
 
     def create_database(self) -> str:
-        """Create a migrated, empty database and return its SQLAlchemy URL."""
-        return _text(self._create(template=str(sa.make_url(self._template).database)))
+        """Return the SQLAlchemy URL of a migrated, empty database: one that was given back, or a new one."""
+        if self._spare:
+            return self._spare.pop()
+        return _text(self._create(template=str(self._template.database)))
+
+    def give_back(self, url: str) -> None:
+        """Empty a database that :meth:`create_database` returned, for the next test, whoever is still connected.
+
+        Ten times faster than a new one. For tests that change rows; one that changes tables drops its database.
+        """
+        asyncio.run(_execute(_text(sa.make_url(url).set(drivername="postgresql")), _EMPTY))
+        self._spare.append(url)
 
     def drop_database(self, url: str) -> None:
         """Drop a database that :meth:`create_database` made, whoever is still connected to it."""
         self._execute(f'DROP DATABASE IF EXISTS "{sa.make_url(url).database}" WITH (FORCE)')
 
     def close(self) -> None:
-        """Drop the template."""
-        self.drop_database(_text(self._template))
+        """Drop the template and the databases that were given back."""
+        for url in (*self._spare, _text(self._template)):
+            self.drop_database(url)
 
     def _create(self, *, template: str) -> sa.URL:
         name = f"jobs_test_{uuid.uuid4().hex[:12]}"
