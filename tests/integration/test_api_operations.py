@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -97,8 +98,9 @@ async def test_without_redis_the_service_is_degraded_but_ready(api_without_redis
     assert "redis_up 0.0" in metrics.text
 
 
-async def test_a_database_that_is_not_migrated_is_not_ready(settings: Settings) -> None:
-    async with running_api(settings.model_copy(update={"db_auto_upgrade": False})) as api:
+async def test_a_database_that_is_not_migrated_is_not_ready(settings: Settings, tmp_path: Path) -> None:
+    empty = {"database_url": f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}", "db_auto_upgrade": False}
+    async with running_api(settings.model_copy(update=empty)) as api:
         ready = await api.ask("GET", "/ready", key=None)
         health = await api.ask("GET", "/api/tasks/health")
         alive = await api.ask("GET", "/health", key=None)
