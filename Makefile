@@ -58,10 +58,12 @@ clean: ## remove the environment and every cache
 .PHONY: pins
 pins: ## renew the pinned requirements (needs uv)
 	@uv pip compile $(PINNED) pyproject.toml --output-file requirements.txt
-	@uv pip compile $(PINNED) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@uv pip compile $(PINNED) pyproject.toml $(EXTRAS) --group dev --constraint requirements.txt --output-file requirements-dev.txt
 
 PINNED := --quiet --upgrade --universal --python-version 3.11 --only-binary :all: --extra embedded \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make pins'
+
+EXTRAS := --extra embeddings --extra optimizer --extra s3 # what the tests use beside the default install
 
 # --- the environment -----------------------------------------------------------------------------
 
@@ -80,14 +82,14 @@ endif
 endif
 endif
 
-# The mark survives only a kill: after an orderly failure the next run goes on with what there is.
+# The pins are complete, so nothing else is looked for. The mark survives only a kill: after an orderly failure the next run goes on with what there is.
 define install
 	@echo "Installing $< into $(VENV) …"
 	@touch $(UNFINISHED)
 	@if command -v uv >/dev/null; then \
-		uv pip install --quiet --python $(BIN)/python --require-hashes --only-binary :all: -r $<; \
+		uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --only-binary :all: -r $<; \
 	else \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r $<; \
 	fi || { rm -f $(UNFINISHED); exit 1; }
 	@rm -f $(UNFINISHED)
 	@touch $@
