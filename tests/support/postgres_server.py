@@ -83,9 +83,12 @@ class PostgresUnderTest:
 
 
 @contextmanager
-def running_postgres(url: str | None) -> Iterator[PostgresUnderTest]:
-    """Offer the server at ``url``, or one of our own that ends with the block; raises NoPostgresError."""
-    with nullcontext(url) if url else _own_server() as address:
+def running_postgres(url: str | None, *, is_durable: bool = False) -> Iterator[PostgresUnderTest]:
+    """Offer the server at ``url``, or one of our own that ends with the block; raises NoPostgresError.
+
+    ``is_durable`` has our own sync its commits to disk, as a real one does; tests are faster without.
+    """
+    with nullcontext(url) if url else _own_server(is_durable=is_durable) as address:
         server = PostgresUnderTest(address)
         try:
             yield server
@@ -94,14 +97,14 @@ def running_postgres(url: str | None) -> Iterator[PostgresUnderTest]:
 
 
 @contextmanager
-def _own_server() -> Iterator[str]:
+def _own_server(*, is_durable: bool) -> Iterator[str]:
     binaries, owner = _find_binaries(), _find_owner()
     with tempfile.TemporaryDirectory(prefix="postgres-under-test-") as name:
         directory, port = Path(name), _free_port()
         if owner:
             shutil.chown(directory, _OWNER, _OWNER)
         _make_cluster(binaries, directory, owner)
-        server = _launch(binaries, directory, port, owner)
+        server = _launch(binaries, directory, port, owner, fsync="on" if is_durable else "off")
         try:
             url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
             _wait_for(server, url, directory)
@@ -141,13 +144,13 @@ def _make_cluster(binaries: Path, directory: Path, owner: ChildOptions) -> None:
         raise NoPostgresError(f"initdb failed: {log.read_text()}")
 
 
-def _launch(binaries: Path, directory: Path, port: int, owner: ChildOptions) -> subprocess.Popen[bytes]:
+def _launch(binaries: Path, directory: Path, port: int, owner: ChildOptions, *, fsync: str) -> subprocess.Popen[bytes]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
         "unix_socket_directories": str(directory),
-        "fsync": "off",
-        "full_page_writes": "off",
+        "fsync": fsync,
+        "full_page_writes": fsync,
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with (directory / "server.log").open("wb") as output:

@@ -1,0 +1,1 @@
+"""Programs that measure other job systems, each in an environment of its own; none imports this project."""
