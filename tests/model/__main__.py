@@ -1,0 +1,33 @@
+"""``python -m tests.model [WORD…]``: take each guard out and see its test go red."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from tests.model.guards import GUARDS
+from tests.model.mutation import is_green, is_killed
+
+
+def main(
+    words: Annotated[list[str] | None, typer.Argument(help="Only guards with one of these words in them.")] = None,
+) -> None:
+    """Try every guard's test without the guard; leave with 1 if a guard could go unnoticed."""
+    console = Console()
+    chosen = [guard for guard in GUARDS if not words or any(word in guard.guard for word in words)]
+    red = [test for test in sorted({guard.test for guard in chosen}) if not is_green(test)]
+    if red:
+        console.print(f"[red]red with every guard in place[/]: {', '.join(red)}")
+        raise typer.Exit(2)
+    survivors = [guard for guard in track(chosen, console=console, description="guards") if not is_killed(guard)]
+    for guard in survivors:
+        console.print(f"[red]survived[/]  {guard.guard}  ({guard.test})")
+    console.print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed")
+    raise typer.Exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command.command()(main)
+    command()
