@@ -13,7 +13,7 @@ import pytest
 from pydantic import JsonValue
 
 from app.database import Database
-from app.errors import Discard, InsufficientData, JobNotFound
+from app.errors import Discard, InsufficientData, JobNotFound, ProcessDied
 from app.history.rows import Job
 from app.installation import Installation, open_installation
 from app.jobs.model import (
@@ -38,6 +38,7 @@ from tests.support.waiting import eventually
 from tests.support.workplace import at_work, make_worker, row
 from workers.context import Context
 from workers.families.model import benchmark, evaluate, finetune
+from workers.families.model.files import mark_of
 from workers.process import Report
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -58,6 +59,7 @@ class Run:
     records: Records
     installation: Place
     now: datetime = NOW
+    job_id: str = "the-job"
     user_id: str | None = "ada"
     restored: JsonValue = None
     reports: list[float] = field(default_factory=list)
@@ -68,8 +70,8 @@ class Run:
     async def checkpoint(self, state: JsonValue) -> None:
         self.restored = state
 
-    async def run_thread(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.to_thread(function, *args)
+    async def run_thread(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        return await asyncio.to_thread(function, *args, **options)
 
     async def run_process(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.to_thread(function, cast(Report, Silent(self.restored)), *args)
@@ -249,6 +251,28 @@ async def test_a_classifier_learns_labels_that_its_parent_did_not_know(run: Run)
 
     assert second.parent == first.model_id
     assert second.metrics.accuracy == 1
+
+
+async def test_what_an_earlier_attempt_left_unfinished_is_gone_before_the_next_one_trains(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(run, 20)
+    mark = mark_of(run.job_id)
+    run.models.mkdir(parents=True)
+    for name in (f"{mark}.npz", f"{mark}.0123456789abcdef"):
+        (run.models / name).touch()
+    run.restored = {"step": 1, "total": 2, "part": "0" * 64}
+    found: list[str] = []
+
+    async def die(*_: Any) -> None:
+        found.extend(path.name for path in run.models.iterdir())
+        raise ProcessDied
+
+    monkeypatch.setattr(run, "run_process", die)
+    with pytest.raises(ProcessDied):
+        await tune(run)
+
+    assert found == [f"{mark}.npz"]
 
 
 # --- model.evaluate ----------------------------------------------------------------------------
