@@ -169,6 +169,16 @@ async def test_a_backend_names_the_parameters_it_has_no_use_for(run: Run) -> Non
     assert (await tune(run, "sgd-classifier", learning_rate=0.5)).ignored_parameters == ()
 
 
+async def test_a_parameter_changes_the_model_if_and_only_if_the_backend_uses_it(run: Run) -> None:
+    await store(run, 20)
+
+    counted = [(await tune(run, "kneser-ney", learning_rate=rate)).model_id for rate in (0.1, 0.5)]
+    stepped = [(await tune(run, "sgd-classifier", learning_rate=rate)).sha256 for rate in (0.1, 0.5)]
+
+    assert len(set(counted)) == 1
+    assert len(set(stepped)) == 2
+
+
 async def test_more_samples_lower_the_perplexity_and_other_texts_change_the_model(run: Run) -> None:
     await store(run, 200)
 
@@ -294,6 +304,17 @@ async def test_a_tuned_model_beats_the_untrained_one_on_examples_it_never_saw(ru
     assert (better.accuracy or 0) > (worse.accuracy or 0)
 
 
+async def test_a_model_and_its_baseline_are_judged_on_the_same_examples(run: Run) -> None:
+    await store(run, 30)
+
+    result = await judge(run, "kneser-ney")
+
+    figures, its = result.metrics, result.baseline.metrics
+    assert result.baseline.model == "kneser-ney"
+    assert (figures.loss, figures.accuracy, figures.f1) == (its.loss, its.accuracy, its.f1)
+    assert result.metrics.loss is not None
+
+
 async def test_a_model_that_has_seen_everything_has_nothing_to_be_judged_on(run: Run) -> None:
     await store(run, 20)
     tuned = await tune(run)
@@ -304,8 +325,9 @@ async def test_a_model_that_has_seen_everything_has_nothing_to_be_judged_on(run:
 
     assert held_out.test_samples == tuned.held_out_samples == 2
     assert (result.status, result.test_samples) == (EvaluationStatus.INSUFFICIENT_DATA, 0)
-    figures = result.metrics.model_dump(exclude={"latency_ms"})
-    assert set(figures.values()) == {None}
+    for figures in (result.metrics, result.baseline.metrics):
+        assert set(figures.model_dump(exclude={"latency_ms"}).values()) == {None}
+        assert set(figures.latency_ms.model_dump().values()) == {None}
 
 
 async def test_a_file_that_is_gone_or_changed_or_elsewhere_is_not_loaded(run: Run) -> None:
