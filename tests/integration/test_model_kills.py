@@ -94,7 +94,7 @@ async def kept_step(house: Installation, job_id: str) -> int:
 
 def child_of(worker_pid: int) -> int:
     """Return the process that trains: the worker's fork server has started it."""
-    (child,) = [one.pid for one in psutil.Process(worker_pid).children(recursive=True) if one.ppid() != worker_pid]
+    (child,) = [int(one.pid) for one in psutil.Process(worker_pid).children(recursive=True) if one.ppid() != worker_pid]
     return child
 
 

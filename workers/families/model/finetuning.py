@@ -99,7 +99,7 @@ async def _register(
     ctx: Context, found: Found, training: Training, trained: Trained, times: Sequence[float]
 ) -> RegisteredModel:
     model_id = training.target.stem
-    name = found.version.name if found.version else f"{found.backend.name}-tuned"
+    name = found.version.name if found.version else f"{found.backend.name.replace(':', '-')}-tuned"
     known = await ctx.records.get(MODELS, model_id, user_id=training.user_id)
     version = RegisteredModel(
         model_id=model_id,
