@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 UNFINISHED := $(VENV)/.unfinished
+LLM := .venv-llm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -22,6 +23,10 @@ demo: $(RUNTIME) ## set everything up and watch real jobs run, end to end
 .PHONY: test
 test: $(DEVELOPMENT) ## run the tests
 	@$(BIN)/python -m pytest
+
+.PHONY: test-llm
+test-llm: $(LLM)/.installed ## run the tests of the extra llm, in an environment of its own
+	@$(LLM)/bin/python -m pytest tests/integration/test_model_llm.py
 
 .PHONY: lint
 lint: $(DEVELOPMENT) ## check style, types and import layers
@@ -52,7 +57,7 @@ worker: $(RUNTIME) ## run a worker
 
 .PHONY: clean
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LLM) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find app workers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: pins
@@ -64,6 +69,8 @@ PINNED := --quiet --upgrade --universal --python-version 3.11 --only-binary :all
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make pins'
 
 EXTRAS := --extra embeddings --extra optimizer --extra s3 # what the tests use beside the default install
+
+LLM_PACKAGES := 'torch>=2.6' 'transformers>=4.50' 'peft>=0.15'
 
 # --- the environment -----------------------------------------------------------------------------
 
@@ -101,6 +108,15 @@ $(RUNTIME): requirements.txt | $(BIN)/python
 # A superset of the former, so it alone is enough for the tests.
 $(DEVELOPMENT): requirements-dev.txt | $(BIN)/python
 	$(install)
+
+# Not pinned by hash: torch without CUDA comes from an index of its own (PIP_EXTRA_INDEX_URL), or from a mirror.
+$(LLM)/.installed: requirements-dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed." >&2; exit 1; }
+	@echo "Making $(LLM) with torch, transformers and peft …"
+	@$(PYTHON) -m venv $(LLM)
+	@$(LLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r $<
+	@$(LLM)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: $(LLM_PACKAGES)
+	@touch $@
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: sudo apt-get install python3 python3-venv" >&2; exit 1; }

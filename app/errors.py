@@ -4,6 +4,7 @@ Each class carries a stable ``code``, the HTTP status of its answer, and a docst
 is the default message. Facts are attributes, so that a log line or a problem answer can name them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ class ServiceError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
+
+    errors: "Sequence[FieldError]" = ()  # every single thing that is wrong with an input
 
     def __init__(self, message: str | None = None, **facts: object) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -37,6 +40,7 @@ class InvalidInput(ServiceError):
 
     code = "validation_error"
     status = 422
+    errors: list[FieldError]
 
     def __init__(self, errors: list[FieldError], message: str | None = None) -> None:
         self.errors = errors
@@ -55,6 +59,16 @@ class UnknownTask(BadRequest):
     """No such task type."""
 
     code = "unknown_task"
+
+
+class UnknownName(BadRequest):
+    """A name in the input means nothing here."""
+
+    code = "unknown_name"
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        self.errors = errors
+        super().__init__(" ".join(error.detail for error in errors[:3]))
 
 
 class MalformedJson(BadRequest):

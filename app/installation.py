@@ -15,6 +15,7 @@ from app.live.outbox import Outbox
 from app.queue.client import Queue
 from app.queue.connect import Redis, open_redis
 from app.records.store import Records
+from app.references import References
 from app.settings import Settings
 
 
@@ -45,7 +46,10 @@ async def open_installation(settings: Settings, catalogue: Catalogue | None = No
     redis = open_redis(settings.redis_url)
     queue = Queue(redis, lease=timedelta(seconds=settings.lease_s), result_ttl=timedelta(seconds=settings.result_ttl_s))
     writer, reader, outbox = Writer(database), Reader(database), Outbox(redis)
-    lifecycle = Lifecycle(catalogue=catalogue, writer=writer, reader=reader, queue=queue, outbox=outbox)
+    references = References(database, settings)
+    lifecycle = Lifecycle(
+        catalogue=catalogue, references=references, writer=writer, reader=reader, queue=queue, outbox=outbox
+    )
     try:
         if settings.db_auto_upgrade:
             await upgrade(database)

@@ -6,7 +6,7 @@ by what the row says. Redis may be out at any of these moments; the sweep brings
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -24,7 +24,7 @@ from app.announce import (
     tally_of,
 )
 from app.clock import new_id, to_ms, utc_now
-from app.errors import Conflict, NotFound, Unavailable
+from app.errors import Conflict, NotFound, Unavailable, UnknownName
 from app.failpoints import failpoint
 from app.group import GroupCommit
 from app.history.reader import LiveJob, Reader
@@ -41,6 +41,7 @@ from app.queue import keys
 from app.queue.client import AT_ITS_PLACE, MAX_BATCH, Claim, Claims, LetGo, Queue
 from app.queue.connect import OUTAGES
 from app.queue.wire import read_body
+from app.references import Mention, References
 
 log = get_log()
 
@@ -66,13 +67,24 @@ class Order:
     expires_in: timedelta | None = None
     schedule: str | None = None
     tick_at: datetime | None = None
+    place: str = ""  # where the params stood in the document they came from, as a JSON pointer: for errors
 
 
 class Lifecycle:
     """Submit, cancel, retry, reprioritise | start, settle, restore. One instance a process."""
 
-    def __init__(self, *, catalogue: Catalogue, writer: Writer, reader: Reader, queue: Queue, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        references: References,
+        writer: Writer,
+        reader: Reader,
+        queue: Queue,
+        outbox: Outbox,
+    ) -> None:
         self._catalogue = catalogue
+        self._references = references
         self._writer = writer
         self._reader = reader
         self._queue = queue
@@ -84,7 +96,11 @@ class Lifecycle:
     # --- the front of the house ---------------------------------------------------------------
 
     async def submit(self, orders: Sequence[Order]) -> list[NewJob]:
-        """Accept jobs, all or none. Once this returns they are committed, and will run at least once."""
+        """Accept jobs, all or none. Once this returns they are committed, and will run at least once.
+
+        Raise UnknownName when params name what is not there.
+        """
+        await self._references.check([mention for order in orders for mention in _mentions(order)])
         accepted = [_new_job(order) for order in orders]
         await self._writer.accept(accepted)
         await self._offer(accepted)
@@ -259,6 +275,7 @@ class Lifecycle:
                 items.append(LetGo(id=claim.id, token=claim.token, verb="done"))
                 continue
             row, failure = adopt(self._catalogue, claim.id, claim.queue_key, body, _floor(now))
+            failure = failure or await self._unknown_name(row)
             await self._writer.accept([row])
             if failure is None:
                 items.append(LetGo(id=claim.id, token=claim.token, verb="wait", argument=AT_ITS_PLACE))
@@ -266,6 +283,16 @@ class Lifecycle:
                 self._outbox.post(ending_of(ended))  # not counted: its kind may be any text, and labels are few
                 items.append(LetGo(id=claim.id, token=claim.token, verb="done", argument=result_of_row(ended)))
         return items
+
+    async def _unknown_name(self, row: NewJob) -> Failure | None:
+        job_type = self._catalogue.find(row.kind)
+        params = job_type.params.model_validate(row.params)
+        order = Order(job_type=job_type, params=params, owner=row.submitted_by, user_id=row.user_id)
+        try:
+            await self._references.check(list(_mentions(order)))
+        except UnknownName as error:
+            return Failure(code=error.code, type="UnknownName", message=error.message, is_retryable=False)
+        return None
 
     async def _abort(self, claim: Claim) -> None:
         try:
@@ -305,6 +332,15 @@ class Lifecycle:
         if job is None:
             return NotFound()
         return Conflict(f"The task is {job.status} and can no longer be {verb}.", status=job.status)
+
+
+def _mentions(order: Order) -> Iterator[Mention]:
+    """Yield what the params of an order name, if its type says that they name anything."""
+    reference = order.job_type.reference
+    if reference is not None:
+        user_id = getattr(order.params, "user_id", None) or order.user_id
+        name = getattr(order.params, reference.field)
+        yield Mention(reference=reference, name=name, user_id=user_id, place=f"{order.place}/{reference.field}")
 
 
 def _moment() -> datetime:

@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         None, description="Directory whose old files retention deletes; empty is tmp inside DATA_DIR."
     )
     model_dir: Path | None = Field(None, description="Directory for trained models; empty is models inside DATA_DIR.")
+    base_model_dir: Path | None = Field(
+        None, description="Directory of transformers models that LoRA adapts; empty is base inside MODEL_DIR."
+    )
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
@@ -77,7 +80,7 @@ class Settings(BaseSettings):
             raise ValueError("API_KEYS is a comma-separated list of user=key")
         return {user.strip(): key.strip() for user, _, key in pairs}
 
-    @field_validator("admin_api_key", "archive_root", "temp_dir", "model_dir", mode="before")
+    @field_validator("admin_api_key", "archive_root", "temp_dir", "model_dir", "base_model_dir", mode="before")
     @classmethod
     def _unset_when_empty(cls, value: object) -> object:
         return None if value == "" else value
@@ -101,6 +104,11 @@ class Settings(BaseSettings):
     def models_path(self) -> Path:
         """Where trained models are kept: ``MODEL_DIR``, else a directory inside ``DATA_DIR``."""
         return self.model_dir or self.data_dir / "models"
+
+    @property
+    def base_models_path(self) -> Path:
+        """Where the models that LoRA adapts lie, a directory each: ``BASE_MODEL_DIR``, else inside the former."""
+        return self.base_model_dir or self.models_path / "base"
 
 
 def read_settings(**given: Any) -> Settings:

@@ -1,5 +1,6 @@
 """Problem answers (RFC 9457) for everything that goes wrong. Imported by the API alone."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from aiohttp import web
@@ -7,7 +8,7 @@ from aiohttp.typedefs import Handler
 from pydantic_core import to_json
 
 from app.api.resources import request_id_of
-from app.errors import FieldError, InvalidInput, ServiceError, Unauthenticated, Unavailable
+from app.errors import FieldError, ServiceError, Unauthenticated, Unavailable
 from app.jobs.fields import Model
 from app.log import get_log
 
@@ -59,8 +60,9 @@ def answer_service_error(error: ServiceError, request: web.Request) -> web.Respo
         headers["WWW-Authenticate"] = 'Bearer realm="jobs"'
     if isinstance(error, Unavailable):
         headers["Retry-After"] = _RETRY_AFTER_S
-    errors = error.errors if isinstance(error, InvalidInput) else []
-    problem = _problem(request, status=error.status, code=error.code, title=title, detail=error.message, errors=errors)
+    problem = _problem(
+        request, status=error.status, code=error.code, title=title, detail=error.message, errors=error.errors
+    )
     return _answer(problem, headers)
 
 
@@ -106,7 +108,7 @@ def _said(error: web.HTTPException) -> str:
 
 
 def _problem(
-    request: web.Request, *, status: int, code: str, title: str, detail: str, errors: list[FieldError] | None = None
+    request: web.Request, *, status: int, code: str, title: str, detail: str, errors: Sequence[FieldError] = ()
 ) -> Problem:
     return Problem(
         type=f"urn:problem:{code}",
@@ -116,9 +118,7 @@ def _problem(
         instance=request.path,
         code=code,
         request_id=request_id_of(request),
-        errors=tuple(
-            ProblemField(pointer=error.pointer, code=error.code, detail=error.detail) for error in errors or ()
-        ),
+        errors=tuple(ProblemField(pointer=error.pointer, code=error.code, detail=error.detail) for error in errors),
     )
 
 

@@ -102,6 +102,7 @@ def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller)
         max_retries=options.max_retries,
         scheduled_for=_scheduled_for(options),
         expires_in=None if options.expires_in is None else timedelta(seconds=options.expires_in),
+        place=f"/{form.params_field}",
     )
 
 

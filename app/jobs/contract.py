@@ -60,6 +60,45 @@ LONG = Limits(hard_s=3600.0, soft_s=3300.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """Libraries beyond the default install."""
+
+    name: str  # what to install: asyncjobs-service[name]
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """A name that means something without any record of it."""
+
+    text: str
+    extra: Extra | None = None  # without which it means nothing
+    below: str | None = None  # a property of Settings, a directory: the name is then "text:one" of those inside it
+
+    def matches(self, name: str) -> bool:
+        """Tell whether a name is this word."""
+        return name == self.text or (self.below is not None and name.startswith(f"{self.text}:"))
+
+    def __str__(self) -> str:
+        return self.text if self.below is None else f"{self.text}:<directory>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A param that names what must exist when a job is submitted; :mod:`app.references` looks it up."""
+
+    field: str
+    what: str  # for people: "model"
+    records: str  # the kind of record that is named, one of the user's
+    by: tuple[str, ...]  # the fields of such a record that it may be named by
+    words: tuple[Word, ...] = ()
+
+    def word(self, name: str) -> Word | None:
+        """Return the word that a name is, None if it is to be a record's."""
+        return next((word for word in self.words if word.matches(name)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobType(Generic[P_co, R_co]):
     """One kind of work that can be submitted."""
 
@@ -75,6 +114,7 @@ class JobType(Generic[P_co, R_co]):
     limits: Limits = Limits()
     aliases: tuple[str, ...] = ()  # other names that enqueue and execute accept
     is_admin_only: bool = False
+    reference: Reference | None = None  # what the params name, and who submits is told at once if it is not there
 
     def __post_init__(self) -> None:
         if not _KIND.fullmatch(self.kind):
@@ -83,6 +123,8 @@ class JobType(Generic[P_co, R_co]):
             raise Misconfigured(f"{self.kind}: priority {self.priority} is outside 1–{self.max_priority}.")
         if not 0 < self.limits.soft_s <= self.limits.hard_s:
             raise Misconfigured(f"{self.kind}: the soft limit must not be above the hard limit.")
+        if self.reference is not None and self.reference.field not in self.params.model_fields:
+            raise Misconfigured(f"{self.kind}: its params have no field {self.reference.field!r} to name anything by.")
 
     @property
     def family(self) -> str:

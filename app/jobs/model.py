@@ -1,7 +1,7 @@
 """The model family: training, judging and benchmarking a user's own models. The contract; pure data.
 
 A ``model_name`` is the name of a backend (the model before any training), or the id or name of a model
-that is registered for the user; of a name, the latest version is meant.
+that is registered for the user; of a name, the latest version is meant. Any other is refused at submit.
 """
 
 from enum import StrEnum
@@ -9,8 +9,23 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, NonNegativeInt
 
-from app.jobs.contract import LONG, Family, JobType, RetryPolicy, TaskType
+from app.jobs.contract import LONG, Extra, Family, JobType, Reference, RetryPolicy, TaskType, Word
 from app.jobs.fields import Identifier, Integer, Model, Moment, Number, Params, Result
+
+LLM = Extra(name="llm", modules=("peft", "safetensors", "torch", "transformers"))
+
+MODEL_NAME = Reference(
+    field="model_name",
+    what="model",
+    records="models",
+    by=("model_id", "name"),
+    words=(
+        Word(text="kneser-ney"),
+        Word(text="sgd-classifier"),
+        Word(text="gpt2-tiny", extra=LLM),
+        Word(text="lora", extra=LLM, below="base_models_path"),
+    ),
+)
 
 Samples = Annotated[Integer, Field(ge=1, le=10_000)]
 
@@ -235,6 +250,7 @@ finetune = JobType(
     result=FinetuneResult,
     queue=_QUEUE,
     task_type=TaskType.MODEL_TRAINING,
+    reference=MODEL_NAME,
     retry=RetryPolicy(max_retries=2, base_s=120.0),
     limits=LONG,
     aliases=_aliases("finetune_model"),
@@ -246,6 +262,7 @@ evaluate = JobType(
     result=EvaluateResult,
     queue=_QUEUE,
     task_type=TaskType.MODEL_TRAINING,
+    reference=MODEL_NAME,
     retry=RetryPolicy(max_retries=2, base_s=60.0),
     aliases=_aliases("evaluate_model"),
 )
@@ -256,6 +273,7 @@ benchmark = JobType(
     result=BenchmarkResult,
     queue=_QUEUE,
     task_type=TaskType.MODEL_TRAINING,
+    reference=MODEL_NAME,
     retry=RetryPolicy(max_retries=1, base_s=120.0),
     aliases=_aliases("benchmark_model"),
 )

@@ -13,7 +13,7 @@ import pytest
 from pydantic import JsonValue
 
 from app.database import Database
-from app.errors import Discard, InsufficientData, JobNotFound
+from app.errors import Discard, InsufficientData, JobNotFound, ProcessDied
 from app.history.rows import Job
 from app.installation import Installation, open_installation
 from app.jobs.model import (
@@ -38,6 +38,7 @@ from tests.support.waiting import eventually
 from tests.support.workplace import at_work, make_worker, row
 from workers.context import Context
 from workers.families.model import benchmark, evaluate, finetune
+from workers.families.model.files import mark_of
 from workers.process import Report
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -58,6 +59,7 @@ class Run:
     records: Records
     installation: Place
     now: datetime = NOW
+    job_id: str = "the-job"
     user_id: str | None = "ada"
     restored: JsonValue = None
     reports: list[float] = field(default_factory=list)
@@ -68,8 +70,8 @@ class Run:
     async def checkpoint(self, state: JsonValue) -> None:
         self.restored = state
 
-    async def run_thread(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.to_thread(function, *args)
+    async def run_thread(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        return await asyncio.to_thread(function, *args, **options)
 
     async def run_process(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.to_thread(function, cast(Report, Silent(self.restored)), *args)
@@ -167,6 +169,16 @@ async def test_a_backend_names_the_parameters_it_has_no_use_for(run: Run) -> Non
     assert (await tune(run, "sgd-classifier", learning_rate=0.5)).ignored_parameters == ()
 
 
+async def test_a_parameter_changes_the_model_if_and_only_if_the_backend_uses_it(run: Run) -> None:
+    await store(run, 20)
+
+    counted = [(await tune(run, "kneser-ney", learning_rate=rate)).model_id for rate in (0.1, 0.5)]
+    stepped = [(await tune(run, "sgd-classifier", learning_rate=rate)).sha256 for rate in (0.1, 0.5)]
+
+    assert len(set(counted)) == 1
+    assert len(set(stepped)) == 2
+
+
 async def test_more_samples_lower_the_perplexity_and_other_texts_change_the_model(run: Run) -> None:
     await store(run, 200)
 
@@ -251,6 +263,28 @@ async def test_a_classifier_learns_labels_that_its_parent_did_not_know(run: Run)
     assert second.metrics.accuracy == 1
 
 
+async def test_what_an_earlier_attempt_left_unfinished_is_gone_before_the_next_one_trains(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(run, 20)
+    mark = mark_of(run.job_id)
+    run.models.mkdir(parents=True)
+    for name in (f"{mark}.npz", f"{mark}.0123456789abcdef"):
+        (run.models / name).touch()
+    run.restored = {"step": 1, "total": 2, "part": "0" * 64}
+    found: list[str] = []
+
+    async def die(*_: Any) -> None:
+        found.extend(path.name for path in run.models.iterdir())
+        raise ProcessDied
+
+    monkeypatch.setattr(run, "run_process", die)
+    with pytest.raises(ProcessDied):
+        await tune(run)
+
+    assert found == [f"{mark}.npz"]
+
+
 # --- model.evaluate ----------------------------------------------------------------------------
 
 
@@ -270,6 +304,17 @@ async def test_a_tuned_model_beats_the_untrained_one_on_examples_it_never_saw(ru
     assert (better.accuracy or 0) > (worse.accuracy or 0)
 
 
+async def test_a_model_and_its_baseline_are_judged_on_the_same_examples(run: Run) -> None:
+    await store(run, 30)
+
+    result = await judge(run, "kneser-ney")
+
+    figures, its = result.metrics, result.baseline.metrics
+    assert result.baseline.model == "kneser-ney"
+    assert (figures.loss, figures.accuracy, figures.f1) == (its.loss, its.accuracy, its.f1)
+    assert result.metrics.loss is not None
+
+
 async def test_a_model_that_has_seen_everything_has_nothing_to_be_judged_on(run: Run) -> None:
     await store(run, 20)
     tuned = await tune(run)
@@ -280,8 +325,9 @@ async def test_a_model_that_has_seen_everything_has_nothing_to_be_judged_on(run:
 
     assert held_out.test_samples == tuned.held_out_samples == 2
     assert (result.status, result.test_samples) == (EvaluationStatus.INSUFFICIENT_DATA, 0)
-    figures = result.metrics.model_dump(exclude={"latency_ms"})
-    assert set(figures.values()) == {None}
+    for figures in (result.metrics, result.baseline.metrics):
+        assert set(figures.model_dump(exclude={"latency_ms"}).values()) == {None}
+        assert set(figures.latency_ms.model_dump().values()) == {None}
 
 
 async def test_a_file_that_is_gone_or_changed_or_elsewhere_is_not_loaded(run: Run) -> None:

@@ -13,7 +13,7 @@ from app.jobs.fields import Model
 from app.jobs.model import BenchmarkParams, BenchmarkResult, Scenario, ScenarioResult
 from workers.context import Context
 from workers.families import work
-from workers.families.model.backends import BACKENDS, Learner
+from workers.families.model.backends import Backend, Learner
 from workers.families.model.files import read_arrays
 from workers.families.model.registry import find
 from workers.families.model.scores import latency
@@ -68,7 +68,7 @@ _TASKS: TypeAdapter[tuple[Choice | Cloze, ...]] = TypeAdapter(tuple[Task, ...])
 async def benchmark(ctx: Context, params: BenchmarkParams) -> BenchmarkResult:
     """Run sets of tasks on a backend, or on a model of the user whom the job is about."""
     found = await find(ctx, ctx.user_id or "", params.model_name)
-    results = await ctx.run_process(run_scenarios, found.backend.name, found.file, params.scenarios)
+    results = await ctx.run_process(run_scenarios, found.backend, found.file, params.scenarios)
     await ctx.progress(100, f"{len(results)} scenarios", stage="done")
     return BenchmarkResult(
         model_name=params.model_name,
@@ -85,10 +85,10 @@ def read_tasks(scenario: Scenario) -> tuple[Choice | Cloze, ...]:
 
 
 def run_scenarios(
-    report: Report, backend: str, file: ModelFile | None, scenarios: Sequence[Scenario]
+    report: Report, backend: Backend, file: ModelFile | None, scenarios: Sequence[Scenario]
 ) -> dict[Scenario, ScenarioResult]:
     """Run all tasks of some scenarios."""
-    learner = BACKENDS[backend].load(read_arrays(file.path, file.sha256) if file else None)
+    learner = backend.load(read_arrays(file.path, file.sha256) if file else None)
     results = {}
     for done, scenario in enumerate(scenarios, 1):
         results[scenario] = _run(learner, read_tasks(scenario))

@@ -6,7 +6,7 @@ from app.jobs import model
 from app.jobs.model import Baseline, EvaluateParams, EvaluateResult, EvaluationMetrics, EvaluationStatus
 from workers.context import Context
 from workers.families import work
-from workers.families.model.backends import BACKENDS
+from workers.families.model.backends import Backend
 from workers.families.model.examples import Example
 from workers.families.model.files import read_arrays
 from workers.families.model.registry import find, find_parent, read_unseen
@@ -18,7 +18,7 @@ from workers.process import Report
 class Contest:
     """Two models of one backend, and what they are judged on; a model without a file is untrained."""
 
-    backend: str
+    backend: Backend
     file: ModelFile | None
     baseline: ModelFile | None
     examples: tuple[Example, ...]
@@ -31,7 +31,7 @@ async def evaluate(ctx: Context, params: EvaluateParams) -> EvaluateResult:
     baseline = await find_parent(ctx, found)
     unseen = await read_unseen(ctx, found, params.user_id, params.test_samples)
     examples = tuple(example for example, _ in unseen)
-    contest = Contest(backend=found.backend.name, file=found.file, baseline=baseline.file, examples=examples)
+    contest = Contest(backend=found.backend, file=found.file, baseline=baseline.file, examples=examples)
     metrics, its_metrics = await ctx.run_process(judge_both, contest)
     await ctx.progress(100, f"judged on {len(examples)} examples", stage="done")
     return EvaluateResult(
@@ -48,10 +48,9 @@ async def evaluate(ctx: Context, params: EvaluateParams) -> EvaluateResult:
 
 def judge_both(report: Report, contest: Contest) -> tuple[EvaluationMetrics, EvaluationMetrics]:
     """Return the figures of the model and of its baseline."""
-    backend = BACKENDS[contest.backend]
     figures = []
     for place, file in enumerate((contest.file, contest.baseline)):
-        learner = backend.load(read_arrays(file.path, file.sha256) if file else None)
+        learner = contest.backend.load(read_arrays(file.path, file.sha256) if file else None)
         since = 10 + 45 * place
         figures.append(judge_all(report, learner, contest.examples, since=since, until=since + 45))
     model_figures, baseline_figures = figures

@@ -12,6 +12,7 @@ from app.records.models import MODELS, RegisteredModel, next_version
 from workers.context import Context
 from workers.families import work
 from workers.families.model.examples import Example, fingerprint, split
+from workers.families.model.files import clear_unfinished, mark_of
 from workers.families.model.registry import Found, find, read_unseen
 from workers.families.model.training import Trained, Training, train
 
@@ -29,12 +30,14 @@ async def finetune(ctx: Context, params: FinetuneParams) -> FinetuneResult:
     dated = await read_unseen(ctx, found, params.user_id, params.training_samples)
     if len(dated) < LEAST_EXAMPLES:
         raise InsufficientData(_too_few(found, len(dated)))
-    training = _training(ctx, params, found, [example for example, _ in dated])
+    training = await ctx.run_thread(_training, ctx, params, found, [example for example, _ in dated])
+    kept = training.unfinished if "part" in _restored(ctx) else None
+    await ctx.run_thread(clear_unfinished, training.target.parent, training.mark, spared=kept)
     trained = await ctx.run_process(train, training)
     if trained.metrics.loss is None:
         raise InsufficientData("The examples that were held out hold nothing to judge a model on.")
     version = await _register(ctx, found, training, trained, [at for _, at in dated])
-    training.unfinished.unlink(missing_ok=True)
+    await ctx.run_thread(clear_unfinished, training.target.parent, training.mark)
     await ctx.progress(100, f"registered {version.name} version {version.version}", stage="done")
     return FinetuneResult(
         user_id=params.user_id,
@@ -77,13 +80,14 @@ def _training(ctx: Context, params: FinetuneParams, found: Found, examples: Sequ
     model_id = fingerprint(params.user_id, found.backend.name, found.model_id, rate, examples=[*learned, *held_out])
     return Training(
         user_id=params.user_id,
-        backend=found.backend.name,
+        backend=found.backend,
         examples=tuple(learned),
         held_out=tuple(held_out),
         learning_rate=params.learning_rate,
         parent_id=found.model_id,
         parent=found.file,
-        target=ctx.installation.settings.models_path / f"{model_id}.npz",
+        target=ctx.installation.settings.models_path / f"{model_id}{found.backend.suffix}",
+        mark=mark_of(ctx.job_id),
     )
 
 
@@ -95,7 +99,7 @@ async def _register(
     ctx: Context, found: Found, training: Training, trained: Trained, times: Sequence[float]
 ) -> RegisteredModel:
     model_id = training.target.stem
-    name = found.version.name if found.version else f"{found.backend.name}-tuned"
+    name = found.version.name if found.version else f"{found.backend.name.replace(':', '-')}-tuned"
     known = await ctx.records.get(MODELS, model_id, user_id=training.user_id)
     version = RegisteredModel(
         model_id=model_id,

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import Discard, JobNotFound
+from app.jobs.model import MODEL_NAME
 from app.records.models import MODELS, RegisteredModel, find_model
 from app.records.training_examples import read_good_examples
 from workers.context import Context
-from workers.families.model.backends import BACKENDS, Backend
+from workers.families.model.backends import Backend, find_backend
 from workers.families.model.examples import Example, example_of
 from workers.families.model.files import read_seen
 from workers.families.model.training import ModelFile
@@ -29,11 +30,12 @@ class Found:
 
 async def find(ctx: Context, user_id: str, name: str) -> Found:
     """Return what a name means for a user; raise JobNotFound for neither backend nor model of theirs."""
-    if name in BACKENDS:
-        return Found(backend=BACKENDS[name], version=None, file=None)
+    backend = find_backend(name, ctx.installation.settings)
+    if backend is not None:
+        return Found(backend=backend, version=None, file=None)
     version = await find_model(ctx.records.database, user_id, name)
     if version is None:
-        known = ", ".join(BACKENDS)
+        known = ", ".join(map(str, MODEL_NAME.words))
         raise JobNotFound(f"{name!r} is no model of {user_id!r}, and no backend; those are {known}.")
     return _found(ctx, version)
 
@@ -66,9 +68,11 @@ async def read_unseen(ctx: Context, found: Found, user_id: str, wanted: int) -> 
 
 
 def _found(ctx: Context, version: RegisteredModel) -> Found:
-    if version.kind not in BACKENDS:
+    settings = ctx.installation.settings
+    backend = find_backend(version.kind, settings)
+    if backend is None:
         raise Discard(f"The model {version.model_id!r} is of the kind {version.kind!r}, which is no backend here.")
     if Path(version.path).name != version.path:
         raise Discard(f"The model {version.model_id!r} names a file outside the directory for trained models.")
-    path = ctx.installation.settings.models_path / version.path
-    return Found(backend=BACKENDS[version.kind], version=version, file=ModelFile(path=path, sha256=version.sha256))
+    path = settings.models_path / version.path
+    return Found(backend=backend, version=version, file=ModelFile(path=path, sha256=version.sha256))

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.errors import Discard, JobNotFound
 from app.jobs.model import EvaluationMetrics
-from workers.families.model.backends import BACKENDS, Learner
+from workers.families.model.backends import Backend, Learner
 from workers.families.model.examples import Example
 from workers.families.model.files import SEEN, read_arrays, write_arrays
 from workers.families.model.scores import judge_metrics
@@ -30,19 +30,20 @@ class Training:
     """What is to be learned, from what, and where it is kept."""
 
     user_id: str
-    backend: str
+    backend: Backend
     examples: tuple[Example, ...]
     held_out: tuple[Example, ...]
     learning_rate: float
     parent_id: str | None
     parent: ModelFile | None
     target: Path
+    mark: str  # of the job, in the names of its unfinished files
     keep_every_s: float = KEEP_EVERY_S
 
     @property
     def unfinished(self) -> Path:
         """Where what was learned so far is kept."""
-        return self.target.with_suffix(".part.npz")
+        return self.target.with_name(self.mark + self.target.suffix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +67,11 @@ def train(report: Report, training: Training) -> Trained:
         done, total = step.done, step.total
         report.progress(10 + 70 * done / total, f"step {done} of {total}: {step.message}", stage="training")
         if time.monotonic() - kept_at >= training.keep_every_s:
-            part = write_arrays(training.unfinished, learner.arrays())
+            part = write_arrays(training.unfinished, learner.arrays(), mark=training.mark)
             report.checkpoint({"parent": training.parent_id, "step": done, "total": total, "part": part})
             kept_at = time.monotonic()
     metrics = judge_all(report, learner, training.held_out, since=80, until=95)
-    digest = write_arrays(training.target, {**learner.arrays(), SEEN: _seen(training)})
+    digest = write_arrays(training.target, {**learner.arrays(), SEEN: _seen(training)}, mark=training.mark)
     return Trained(sha256=digest, steps=done, stopped_early=done < total, metrics=metrics)
 
 
@@ -90,7 +91,7 @@ def judge_all(
 
 def _begin(report: Report, training: Training) -> tuple[Learner, int, int]:
     """Return the model as the last checkpoint has it, else as its parent left it, and the steps done and in all."""
-    backend = BACKENDS[training.backend]
+    backend = training.backend
     match report.restored:
         case {"step": int(step), "total": int(total), "part": str(part)}:
             try:
