@@ -13,4 +13,4 @@ class Weights:
 
 
 LEXICAL = Weights(rank=(2.453, 6.656, 16.77), confidence=(0.0, 8.348, 8.94), bias=-7.496)
-FUSED = Weights(rank=(1.4, 2.0, 8.5, 18.8), confidence=(0.0, 2.0, 4.0, 9.0), bias=-9.0)
+FUSED = Weights(rank=(0.023, 10.509, 5.697, 20.02), confidence=(0.0, 6.574, 6.674, 11.103), bias=-10.866)

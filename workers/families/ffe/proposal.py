@@ -82,7 +82,7 @@ def leaves_of_proposal(proposal: Proposal) -> list[Leaf]:
     """Return the blocks as leaves, in their order, as long as the model says they take."""
     blocks = proposal.blocks
     parts = [
-        Part(number=one.part, steps=(), minutes=max(one.minutes, 1), value=one.value / max(_total(blocks), 1))
+        Part(number=one.part, steps=(), minutes=min(max(one.minutes, 1), MAX_BLOCK_MINUTES), value=one.value / max(_total(blocks), 1))
         for one in blocks
     ]
     vital = find_vital(parts) if _total(blocks) else frozenset(range(len(blocks)))
