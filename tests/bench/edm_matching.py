@@ -27,7 +27,7 @@ from workers.families.edm.words import content_words, normalised, tokens
 DATA = Path(__file__).parents[3] / "shared" / "data"
 KEPT = Path(".data")  # where vectors are kept between runs
 PRIORS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)  # shares of passages that repeat a known claim, to choose from
-MOST_HIGH = 0.01  # of posts whose claim was taken away that may be called high; half of what other text may reach
+MOST_HIGH = 0.0  # of training posts whose claim was taken away that may be called high
 NEAR = 0.5  # cosine of stems from which two claims may be one
 BM25 = 0  # its place; it grows with the length of the claim and says little about likeness, so it only ranks
 
@@ -140,7 +140,7 @@ def cross_validate(posts: Posts, prior: float = 0.1) -> tuple[Any, Any]:
 
 
 def choose_prior(posts: Posts) -> float:
-    """Return the highest prior under which at most 1 % of posts without their claim are called high, cross-validated.
+    """Return the highest prior under which no post without its claim is called high, cross-validated.
 
     Only the training posts decide; text that has no match is kept for judging.
     """

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
+from threadpoolctl import ThreadpoolController
 
 from app.errors import Discard
 
@@ -65,6 +66,7 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_buffer(_checked(directory / "tokenizer.json", _TOKENIZER_SHA256))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._threads = ThreadpoolController()
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return a vector for each text. Texts of like length go together, at most 2,048 tokens at once."""
@@ -76,7 +78,8 @@ class MiniLM:
             for row, at in enumerate(places):
                 padded[row, : len(tokens[at])] = tokens[at]
             lengths = np.array([len(tokens[at]) for at in places])
-            vectors[places] = self._run(padded, np.arange(longest) < lengths[:, None])
+            with self._threads.limit(limits=1, user_api="blas"):  # a slot is one core; more wait for each other
+                vectors[places] = self._run(padded, np.arange(longest) < lengths[:, None])
         return vectors
 
     def _run(self, tokens: Tokens, is_token: NDArray[np.bool_]) -> Vectors:

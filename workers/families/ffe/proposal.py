@@ -81,11 +81,17 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 def leaves_of_proposal(proposal: Proposal) -> list[Leaf]:
     """Return the blocks as leaves, in their order, as long as the model says they take."""
     blocks = proposal.blocks
+    total = sum(one.value for one in blocks)
     parts = [
-        Part(number=one.part, steps=(), minutes=min(max(one.minutes, 1), MAX_BLOCK_MINUTES), value=one.value / max(_total(blocks), 1))
+        Part(
+            number=one.part,
+            steps=(),
+            minutes=min(max(one.minutes, 1), MAX_BLOCK_MINUTES),  # what lies outside is the validator's to refuse
+            value=one.value / max(total, 1),
+        )
         for one in blocks
     ]
-    vital = find_vital(parts) if _total(blocks) else frozenset(range(len(blocks)))
+    vital = find_vital(parts) if total else frozenset(range(len(blocks)))
     return [
         Leaf(
             key=f"model/{one.key}",
@@ -129,7 +135,3 @@ def _sessions(leaf: Leaf, factor: float) -> list[Leaf]:
         )
         for number, share in enumerate(apportion(minutes, [1.0] * count), 1)
     ]
-
-
-def _total(blocks: Sequence[ProposedBlock]) -> int:
-    return sum(one.value for one in blocks)
