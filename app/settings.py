@@ -5,6 +5,7 @@
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -65,6 +66,29 @@ class Settings(BaseSettings):
     lease_s: float = Field(9, ge=1, le=300, description="Seconds until a silent worker's jobs are taken over.")
     result_ttl_s: int = Field(3600, ge=1, description="Seconds a result stays in Redis for quick readers.")
 
+    edm_matcher: Literal["auto", "lexical", "embeddings"] = Field(
+        "auto", description="How claims find their fact checks; auto takes embeddings where that extra is installed."
+    )
+    ffe_optimizer_s: float = Field(
+        5,
+        ge=0,
+        le=600,
+        description="Seconds to look for a better schedule of a plan, with the extra optimizer; 0 is off.",
+    )
+    planner_url: str = Field(
+        "",
+        description="Base URL of an OpenAI-compatible service that proposes plans, such as http://127.0.0.1:8000/v1; "
+        "empty plans by templates.",
+    )
+    planner_api_key: SecretStr | None = Field(None, description="Bearer token for PLANNER_URL; unset sends none.")
+    planner_model: str = Field("", description="Model to ask at PLANNER_URL, as that service calls it.")
+    planner_timeout_s: float = Field(
+        60,
+        ge=0.1,
+        le=300,
+        description="Seconds until one answer of PLANNER_URL is given up; it is asked up to 3 times.",
+    )
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: object) -> object:
@@ -80,7 +104,17 @@ class Settings(BaseSettings):
             raise ValueError("API_KEYS is a comma-separated list of user=key")
         return {user.strip(): key.strip() for user, _, key in pairs}
 
-    @field_validator("admin_api_key", "archive_root", "temp_dir", "model_dir", "base_model_dir", mode="before")
+    @field_validator("planner_url")
+    @classmethod
+    def _speaks_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None):
+            raise ValueError("PLANNER_URL is http:// or https:// and a host, and carries no user or password")
+        return value.rstrip("/")
+
+    @field_validator(
+        "admin_api_key", "planner_api_key", "archive_root", "temp_dir", "model_dir", "base_model_dir", mode="before"
+    )
     @classmethod
     def _unset_when_empty(cls, value: object) -> object:
         return None if value == "" else value

@@ -54,6 +54,15 @@ class FactCheckStatus(StrEnum):
     """Not checked yet."""
 
 
+class Matcher(StrEnum):
+    """By what claims were compared with fact checks; scores of the two are not alike."""
+
+    LEXICAL = "lexical"
+    """By their words and letters."""
+    EMBEDDINGS = "embeddings"
+    """By the meaning of sentences too, as a small language model embeds it."""
+
+
 class Span(Model):
     """Where a text stands, in characters (Unicode code points) of the prompt or the response."""
 
@@ -151,6 +160,8 @@ class BatchAnalysisResult(Result):
     """The same by type."""
     fact_checks_used: NonNegativeInt
     """How many stored fact checks the claims were matched against."""
+    matcher: Matcher
+    """By what they were matched."""
     user_count: NonNegativeInt
     """How many users have an open debt in the window or an interaction that was looked at."""
     users: tuple[UserDebts, ...] | None
@@ -304,6 +315,8 @@ class DetectMisinformationResult(Result):
     """How many sentences and short paragraphs were matched."""
     fact_checks_used: NonNegativeInt
     """How many stored fact checks they were matched against; with none there can be no finding."""
+    matcher: Matcher
+    """By what they were matched."""
     potential_misinformation_found: NonNegativeInt
     """How many findings match a claim that is rated false or disputed and do not visibly deny it."""
     high_confidence_findings: tuple[Finding, ...]

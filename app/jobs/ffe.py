@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt
 
 from app.jobs.contract import LIGHT, Family, JobType, RetryPolicy, TaskType
+from app.jobs.ffe_planning import PlannedSchedule, Planner
 from app.jobs.fields import Identifier, Model, Moment, Params, Result
 
 MIN_BLOCK_MINUTES = 15
@@ -112,7 +113,7 @@ class AtomicBlock(Model):
 
 
 class GoalPart(Model):
-    """One of the goal's 3, 5 or 7 parts: the level of the plan above its blocks."""
+    """One of the goal's parts, 3, 5 or 7 by templates: the level of the plan above its blocks."""
 
     path: str
     """Its place, from 1."""
@@ -167,19 +168,6 @@ class Estimates(Model):
     """The standard deviation of the logarithm of actual over estimated minutes of one block; the prior is .25."""
 
 
-class PlannedSchedule(Model):
-    """When the open blocks are to be worked on: Monday to Friday 9–12 and 13–17 UTC, at most five a day."""
-
-    first_start: Moment | None
-    """When the first open block begins; null when none is scheduled."""
-    last_end: Moment | None
-    """When the last open block ends; null when none is scheduled."""
-    fits_deadline: bool | None
-    """Whether every open block ends before the goal's deadline; null when it has none."""
-    unscheduled_blocks: NonNegativeInt
-    """How many open blocks found no place before the deadline."""
-
-
 class PlanGoalResult(Result):
     """The plan as it is stored."""
 
@@ -193,6 +181,8 @@ class PlanGoalResult(Result):
     """How big the goal is."""
     intent: Intent
     """What the goal is about, found from its words."""
+    planner: Planner
+    """Who proposed the blocks."""
     atomic_blocks_count: NonNegativeInt
     """How many blocks the plan has."""
     atomic_blocks: tuple[AtomicBlock, ...]
@@ -202,7 +192,7 @@ class PlanGoalResult(Result):
     parts: tuple[GoalPart, ...]
     """The level above the blocks."""
     passes: tuple[ScopingPass, ...]
-    """How the decomposition went."""
+    """How the decomposition by templates went; empty for a model's proposal."""
     critical_path: CriticalPath
     """The longest chain of blocks."""
     estimates: Estimates

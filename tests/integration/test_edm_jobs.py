@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -52,6 +53,7 @@ class Run:
     records: Records
     now: datetime = NOW
     reports: list[float] = field(default_factory=list)
+    installation: Any = field(default_factory=lambda: SimpleNamespace(settings=Settings(edm_matcher="lexical")))
 
     async def progress(self, percent: float, message: str = "", *, stage: str | None = None) -> None:
         self.reports.append(percent)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -49,6 +50,7 @@ class Run:
     records: Records
     now: datetime = NOW
     reports: list[tuple[float, str | None]] = field(default_factory=list)
+    installation: Any = field(default_factory=lambda: SimpleNamespace(settings=Settings(ffe_optimizer_s=0)))
 
     async def progress(self, percent: float, message: str = "", *, stage: str | None = None) -> None:
         self.reports.append((percent, stage))

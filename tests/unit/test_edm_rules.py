@@ -8,9 +8,9 @@ from app.jobs.edm import DebtSeverity, DebtType
 from app.records.edm_debts import EdmDebt
 from app.records.interactions import Interaction
 from workers.families.edm.checks import Checks
-from workers.families.edm.debts import debt_id, find_debts
+from workers.families.edm.debts import debt_id, find_debts, state
 from workers.families.edm.memory import Memory
-from workers.families.edm.misinformation import find_claims
+from workers.families.edm.misinformation import find_claims, places_in
 from workers.families.edm.ranking import Docket, priority
 from workers.families.edm.rules import find_faults
 
@@ -36,7 +36,7 @@ def contradicted(first: str, second: str) -> bool:
 
 
 def test_the_known_text_has_the_known_debts() -> None:
-    debts = find_debts([interaction(KNOWN)], Memory(), Checks([]))
+    debts = find_debts(state([interaction(KNOWN)]), Memory(), Checks([]))
 
     assert sorted(debt.debt_type for debt in debts) == [
         DebtType.MISSING_CITATION,
@@ -95,7 +95,7 @@ def test_a_citation_in_the_same_sentence_clears_the_claim(citation: str) -> None
 
 
 def test_a_citation_in_another_sentence_clears_nothing() -> None:
-    debts = find_debts([interaction("Studies show a drop in focus. It is in a book [3].")], Memory(), Checks([]))
+    debts = find_debts(state([interaction("Studies show a drop in focus. It is in a book [3].")]), Memory(), Checks([]))
 
     assert [debt.debt_type for debt in debts] == [DebtType.MISSING_CITATION]
 
@@ -140,7 +140,7 @@ def test_the_same_claim_in_another_spelling_is_the_same_debt() -> None:
 def test_a_claim_said_twice_is_one_debt_seen_in_both_places() -> None:
     first, second = interaction(KNOWN, name="a"), interaction(KNOWN, name="b", at=NOW + timedelta(hours=1))
 
-    debts = find_debts([first, second], Memory(), Checks([]))
+    debts = find_debts(state([first, second]), Memory(), Checks([]))
 
     assert len(debts) == 4
     assert {debt.seen_in for debt in debts} == {("a", "b")}
@@ -151,8 +151,8 @@ def test_a_claim_said_twice_is_one_debt_seen_in_both_places() -> None:
 def test_no_text_takes_more_than_a_moment(piece: str) -> None:
     text = (piece * 200_000)[:200_000]
 
-    assert find_debts([interaction(text)], Memory(), Checks([])) == []
-    assert find_claims([interaction(text)], Checks([])).findings == []
+    assert find_debts(state([interaction(text)]), Memory(), Checks([])) == []
+    assert find_claims(places_in([interaction(text)]), Checks([])).findings == []
 
 
 def debt(name: str, severity: DebtSeverity, *, days: float = 0, seen: int = 1) -> EdmDebt:

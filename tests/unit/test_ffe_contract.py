@@ -13,6 +13,7 @@ from app.jobs.ffe import BlockSize, Complexity, GoalStatus, PlanGoalParams, Plan
 from app.records.ffe_blocks import FFE_BLOCKS
 from app.records.ffe_goals import FFE_GOALS
 from app.records.ingest import parse_records
+from app.settings import Settings
 
 PARAMS: dict[str, Any] = {"goal_id": "g", "user_id": "u", "goal_description": "Learn to swim"}
 BLOCK = (
@@ -84,3 +85,13 @@ def test_a_block_is_finished_by_ordinary_fields_of_its_upsert() -> None:
 def test_a_block_outside_15_to_90_minutes_is_refused(minutes: int) -> None:
     with pytest.raises(InvalidInput):
         parse_records(FFE_BLOCKS, f"[{BLOCK % minutes}]".encode())
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://planner.example", "file:///etc/hosts", "planner.example/v1", "http://me:pw@planner.example/v1"]
+)
+def test_the_address_of_a_planner_is_http_and_holds_no_password(url: str) -> None:
+    assert Settings(planner_url="https://planner.example/v1/").planner_url == "https://planner.example/v1"
+
+    with pytest.raises(ValidationError, match="PLANNER_URL is http"):
+        Settings(planner_url=url)

@@ -16,7 +16,7 @@ from app.records.interactions import (
 from workers.context import Context
 from workers.families import work
 from workers.families.edm.checks import Checks, load_checks
-from workers.families.edm.debts import find_debts
+from workers.families.edm.debts import find_debts, state, texts_to_check
 from workers.families.edm.memory import Memory
 from workers.families.edm.ranking import Docket
 
@@ -31,8 +31,7 @@ async def batch_analysis(ctx: Context, params: BatchAnalysisParams) -> BatchAnal
     """
     since = ctx.now - timedelta(days=params.time_window_days)
     window = InteractionWindow(user_id=params.user_id, since=since, until=ctx.now)
-    checks = await load_checks(ctx)
-    await ctx.progress(5, f"{len(checks)} fact checks indexed", stage="index")
+    checks = await load_checks(ctx, percent=5)
     scan = _Scan(ctx, checks, window)
     await scan.run()
     docket = Docket(ctx.now, params.min_severity)
@@ -51,6 +50,7 @@ async def batch_analysis(ctx: Context, params: BatchAnalysisParams) -> BatchAnal
         debts_by_severity=dict(docket.by_severity),
         debts_by_type=dict(docket.by_type),
         fact_checks_used=len(checks),
+        matcher=checks.matcher,
         user_count=len(users),
         users=None
         if params.user_id is not None
@@ -89,7 +89,9 @@ class _Scan:
             await self._scan_page(user_id, page, memory)
 
     async def _scan_page(self, user_id: str, page: list[Interaction], memory: Memory) -> None:
-        debts = await self._ctx.run_thread(find_debts, page, memory, self._checks)
+        statements = await self._ctx.run_thread(state, page)
+        vectors = await self._checks.embed(self._ctx, texts_to_check(statements))
+        debts = await self._ctx.run_thread(find_debts, statements, memory, self._checks, vectors)
         fresh = [one.interaction_id for one in page if one.scanned_at is None]
         if not fresh:
             return

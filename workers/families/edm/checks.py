@@ -4,10 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.jobs.edm import FactCheckStatus
+from app.errors import Discard
+from app.jobs.edm import FactCheckStatus, Matcher
 from app.records.fact_checks import FactCheck, read_fact_checks
 from workers.context import Context
-from workers.families.edm.matching import HIGH, ClaimIndex, KnownClaim, Match
+from workers.families.edm import minilm
+from workers.families.edm.embedding import embed_all, embed_known
+from workers.families.edm.matching import HIGH, ClaimIndex, KnownClaim, Match, passages_of
+from workers.families.edm.minilm import Vectors
 from workers.families.edm.words import is_negated, tokens
 
 _DENIES = re.compile(
@@ -41,24 +45,31 @@ class Repeated:
 class Checks:
     """All stored fact checks, indexed once for a run."""
 
-    def __init__(self, checks: Sequence[FactCheck]) -> None:
+    def __init__(self, checks: Sequence[FactCheck], vectors: Vectors | None = None) -> None:
         self._by_id = {check.id: check for check in checks}
-        self._index = ClaimIndex([KnownClaim(id=one.id, claim=one.claim, title=one.title) for one in checks])
+        self._index = ClaimIndex(claims_of(checks), vectors)
+        self.matcher = Matcher.LEXICAL if vectors is None else Matcher.EMBEDDINGS
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def find(self, texts: Sequence[str]) -> list[Repeated | None]:
+    async def embed(self, ctx: Context, texts: Sequence[str]) -> Vectors | None:
+        """Return what :meth:`find` and :meth:`rank` need beside these texts; None where words are enough."""
+        if self.matcher is Matcher.LEXICAL or not len(self):
+            return None
+        return await embed_all(ctx, texts)
+
+    def find(self, texts: Sequence[str], vectors: Vectors | None = None) -> list[Repeated | None]:
         """Return the most likely fact check for each text where that is likely (≥ .8), else None."""
-        found = self._index.search(texts, limit=1) if len(self) else [[] for _ in texts]
+        found = self._index.search(texts, vectors, limit=1) if len(self) else [[] for _ in texts]
         return [
             self.judge(text, matches[0]) if matches and matches[0].score >= HIGH else None
             for text, matches in zip(texts, found, strict=True)
         ]
 
-    def rank(self, texts: Sequence[str], *, limit: int = 5) -> list[list[Repeated]]:
+    def rank(self, texts: Sequence[str], vectors: Vectors | None = None, *, limit: int = 5) -> list[list[Repeated]]:
         """Return for each text the most likely fact checks, the best first."""
-        found = self._index.search(texts, limit=limit) if len(self) else [[] for _ in texts]
+        found = self._index.search(texts, vectors, limit=limit) if len(self) else [[] for _ in texts]
         return [[self.judge(text, match) for match in matches] for text, matches in zip(texts, found, strict=True)]
 
     def judge(self, text: str, match: Match) -> Repeated:
@@ -67,10 +78,36 @@ class Checks:
         return Repeated(check=check, score=match.score, denies=_denies(text) != _denies(check.claim))
 
 
-async def load_checks(ctx: Context) -> Checks:
-    """Read the stored fact checks and index them beside the event loop: a few seconds for 10,000."""
+async def load_checks(ctx: Context, *, percent: float) -> Checks:
+    """Read the stored fact checks and index them beside the event loop, up to this share of the job's progress.
+
+    A few seconds for 10,000 by words; the first time with embeddings some minutes, later not a second more.
+    """
+    wants_vectors = _wants_vectors(ctx)
     checks = [check async for batch in read_fact_checks(ctx.records.database) for check in batch]
-    return await ctx.run_thread(Checks, checks)
+    vectors = None
+    if wants_vectors:
+        vectors = await embed_known(ctx, passages_of(claims_of(checks)), percent=(0.0, percent))
+    index = await ctx.run_thread(Checks, checks, vectors)
+    await ctx.progress(percent, f"{len(index)} fact checks indexed ({index.matcher})", stage="index")
+    return index
+
+
+def claims_of(checks: Sequence[FactCheck]) -> list[KnownClaim]:
+    """Return what of fact checks can be found again."""
+    return [KnownClaim(id=one.id, claim=one.claim, title=one.title) for one in checks]
+
+
+def _wants_vectors(ctx: Context) -> bool:
+    wanted = ctx.installation.settings.edm_matcher
+    if wanted == "lexical":
+        return False
+    is_installed = minilm.is_installed()
+    if wanted == "embeddings" and not is_installed:
+        raise Discard(
+            "EDM_MATCHER is embeddings, but the extra “embeddings” is not installed; install it, or use auto."
+        )
+    return is_installed
 
 
 def _denies(text: str) -> bool:

@@ -9,6 +9,7 @@ from app.records.edm_debts import EdmDebt
 from app.records.interactions import Interaction
 from workers.families.edm.checks import Checks, Repeated
 from workers.families.edm.memory import Memory
+from workers.families.edm.minilm import Vectors
 from workers.families.edm.rules import SEVERITIES, Fault, find_faults
 from workers.families.edm.sentences import Passage, split_sentences
 from workers.families.edm.words import normalised
@@ -26,14 +27,26 @@ class Statement:
     passage: Passage
 
 
-def find_debts(interactions: Sequence[Interaction], memory: Memory, checks: Checks) -> list[EdmDebt]:
-    """Return the debts of those interactions that were not looked through, each id once.
+def state(interactions: Sequence[Interaction]) -> list[Statement]:
+    """Return what some interactions state, in their order."""
+    return [one for interaction in interactions for one in statements_of(interaction)]
 
-    ``interactions`` are one user's, oldest first; all of them go into ``memory``.
+
+def texts_to_check(statements: Sequence[Statement]) -> list[str]:
+    """Return the texts of those statements that were not looked through."""
+    return [one.passage.text for one in statements if one.interaction.scanned_at is None]
+
+
+def find_debts(
+    statements: Sequence[Statement], memory: Memory, checks: Checks, vectors: Vectors | None = None
+) -> list[EdmDebt]:
+    """Return the debts of those statements that were not looked through, each id once.
+
+    ``statements`` are one user's, oldest first; all of them go into ``memory``. ``vectors`` are those of
+    :func:`texts_to_check`.
     """
-    statements = [one for interaction in interactions for one in statements_of(interaction)]
     fresh = [one for one in statements if one.interaction.scanned_at is None]
-    repeated = dict(zip(map(id, fresh), checks.find([one.passage.text for one in fresh]), strict=True))
+    repeated = dict(zip(map(id, fresh), checks.find(texts_to_check(statements), vectors), strict=True))
     found: list[EdmDebt] = []
     for statement in statements:
         if statement.interaction.scanned_at is None:

@@ -18,6 +18,7 @@ from workers.context import Context
 from workers.families import work
 from workers.families.edm.checks import Checks, Repeated, load_checks
 from workers.families.edm.matching import HIGH, MEDIUM
+from workers.families.edm.minilm import Vectors
 from workers.families.edm.sentences import Passage, split_passages
 
 RECENT_DAYS, RECENT = 30, 1000
@@ -26,6 +27,15 @@ MAX_HIGH, MAX_MEDIUM = 200, 100
 _PAGE = 50
 _MAX_TEXT = 500
 _DOUBTFUL = (FactCheckStatus.FALSE, FactCheckStatus.DISPUTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A passage, and where it stands."""
+
+    interaction_id: str
+    part: str
+    passage: Passage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +49,14 @@ class Page:
 @work(edm.detect_misinformation)
 async def detect_misinformation(ctx: Context, params: DetectMisinformationParams) -> DetectMisinformationResult:
     """Match every passage, and report those that are likely about a checked claim; the index is built once."""
-    checks = await load_checks(ctx)
-    await ctx.progress(10, f"{len(checks)} fact checks indexed", stage="index")
+    checks = await load_checks(ctx, percent=10)
     asked = await _asked(ctx, params)
     present: set[str] = set()
     pages: list[Page] = []
     for start in range(0, len(asked), _PAGE):
         found = await find_interactions(ctx.records.database, params.user_id, asked[start : start + _PAGE])
         present |= {one.interaction_id for one in found}
-        pages.append(await ctx.run_thread(find_claims, found, checks))
+        pages.append(await _look_through(ctx, found, checks))
         done = min(len(asked), start + _PAGE)
         await ctx.progress(10 + 89 * done / len(asked), f"matched {done} of {len(asked)} interactions", stage="match")
     findings = sorted((one for page in pages for one in page.findings), key=_order)
@@ -59,6 +68,7 @@ async def detect_misinformation(ctx: Context, params: DetectMisinformationParams
         interactions_scanned=len(present),
         passages_scanned=sum(page.passages for page in pages),
         fact_checks_used=len(checks),
+        matcher=checks.matcher,
         potential_misinformation_found=sum(one.is_potential_misinformation for one in findings),
         high_confidence_findings=tuple(high[:MAX_HIGH]),
         medium_confidence_findings=tuple(medium[:MAX_MEDIUM]),
@@ -76,32 +86,43 @@ async def _asked(ctx: Context, params: DetectMisinformationParams) -> list[str]:
     return await newest_ids(ctx.records.database, recent, limit=RECENT)
 
 
-def find_claims(interactions: Sequence[Interaction], checks: Checks) -> Page:
-    """Match the passages of some interactions. Of a fact check only the best passage of an interaction is reported."""
-    passages = [
-        (one, part, passage)
+async def _look_through(ctx: Context, interactions: Sequence[Interaction], checks: Checks) -> Page:
+    places = await ctx.run_thread(places_in, interactions)
+    vectors = await checks.embed(ctx, [place.passage.text for place in places])
+    return await ctx.run_thread(find_claims, places, checks, vectors)
+
+
+def places_in(interactions: Sequence[Interaction]) -> list[Place]:
+    """Return the passages of some interactions, in their order."""
+    return [
+        Place(interaction_id=one.interaction_id, part=part, passage=passage)
         for one in interactions
         for part, text in (("prompt", one.prompt), ("response", one.response))
         for passage in split_passages(text)
     ]
+
+
+def find_claims(places: Sequence[Place], checks: Checks, vectors: Vectors | None = None) -> Page:
+    """Match passages. Of a fact check only the best passage of an interaction is reported."""
+    ranks = checks.rank([place.passage.text for place in places], vectors)
     best: dict[tuple[str, str], Finding] = {}
-    for (one, part, passage), ranked in zip(passages, checks.rank([p.text for _, _, p in passages]), strict=True):
+    for place, ranked in zip(places, ranks, strict=True):
         likely = max(ranked, key=lambda match: match.score, default=None)
         if likely is None or likely.score < MEDIUM:
             continue
-        finding = _finding(one.interaction_id, part, passage, likely, ranked)
-        known = best.setdefault((one.interaction_id, finding.claim_id), finding)
+        finding = _finding(place, likely, ranked)
+        known = best.setdefault((place.interaction_id, finding.claim_id), finding)
         if known.score < finding.score:
-            best[one.interaction_id, finding.claim_id] = finding
-    return Page(passages=len(passages), findings=list(best.values()))
+            best[place.interaction_id, finding.claim_id] = finding
+    return Page(passages=len(places), findings=list(best.values()))
 
 
-def _finding(interaction_id: str, part: str, passage: Passage, likely: Repeated, ranked: Sequence[Repeated]) -> Finding:
-    check = likely.check
+def _finding(place: Place, likely: Repeated, ranked: Sequence[Repeated]) -> Finding:
+    check, passage = likely.check, place.passage
     others = (Alternative(fact_check_id=one.check.id, score=one.score) for one in ranked if one.check.id != check.id)
     return Finding(
-        interaction_id=interaction_id,
-        part=part,
+        interaction_id=place.interaction_id,
+        part=place.part,
         span=Span(start=passage.start, end=passage.end),
         text=passage.text[:_MAX_TEXT],
         claim_id=check.id,

@@ -11,7 +11,8 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 NEGATIONS = frozenset({"not", "no", "never", "none", "nobody", "nothing", "neither", "nor", "without", "cannot"})
 
 _LINK = re.compile(r"(?:https?://|pic\.twitter\.com/|www\.)\S+")
-_SIGNATURE = re.compile(r"[—–-]\s*[^—–]{1,80}\(@\w+\)\s+\w+ \d{1,2}, \d{4}\s*$")
+_SIGNATURE = re.compile(r"[—–-]\s*([^—–]{1,80})\(@\w+\)\s+\w+ \d{1,2}, \d{4}\s*$")
+_QUOTES = re.compile(r"[\"“”„«»‘’`]")
 _TAG = re.compile(r"[@#](\w+)")
 _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _TOKEN = re.compile(r"[^\W_]+(?:[.,]\d+)*")
@@ -25,6 +26,16 @@ def tokens(text: str) -> list[str]:
     text = _SIGNATURE.sub(" ", _LINK.sub(" ", text))
     text = _TAG.sub(lambda tag: " " + _JOINED.sub(" ", tag[1]) + " ", text).lower()
     return _TOKEN.findall(_POSSESSIVE.sub("", _CONTRACTED.sub(" not", text)))
+
+
+def spoken(text: str) -> str:
+    """Return a text as one would read it out: without links, tags taken apart, signed by name, in plain quotes.
+
+    Who is quoted belongs to what is claimed. Quotes do not: claims that differ in them alone are one.
+    """
+    text = _SIGNATURE.sub(r" \1", _LINK.sub(" ", text))
+    text = _TAG.sub(lambda tag: " " + _JOINED.sub(" ", tag[1]) + " ", text)
+    return " ".join(_QUOTES.sub("'", text).split())
 
 
 def content_words(given: list[str]) -> list[str]:

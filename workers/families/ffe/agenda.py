@@ -9,6 +9,7 @@ from app.jobs.ffe import STOP_AFTER_BLOCKS
 from app.records.ffe_blocks import Engagement
 
 WINDOWS = ((time(9, tzinfo=UTC), time(12, tzinfo=UTC)), (time(13, tzinfo=UTC), time(17, tzinfo=UTC)))
+LONGEST_WINDOW = timedelta(hours=4)
 WORKDAYS = range(5)  # Monday to Friday
 
 _DAY = timedelta(days=1)
@@ -50,6 +51,21 @@ class Agenda:
             blocks[start.date()] += 1
             free = start + length
         return starts
+
+    def free_time(self, since: datetime, until: datetime) -> tuple[list[Stretch], dict[date, int]]:
+        """Return the stretches in which blocks may lie, and how many more blocks each day from ``since`` on takes."""
+        stretches: list[Stretch] = []
+        rooms: dict[date, int] = {}
+        day = since.date()
+        while day <= until.date():
+            is_workday = day.weekday() in WORKDAYS
+            rooms[day] = max(0, STOP_AFTER_BLOCKS - self._blocks[day]) if is_workday else 0
+            for free in self._free_stretches(day) if rooms[day] else ():
+                start, end = max(free.start, since), min(free.end, until)
+                if start < end:
+                    stretches.append(Stretch(start=start, end=end))
+            day += _DAY
+        return stretches, rooms
 
     def _first_fit(
         self, since: datetime, length: timedelta, deadline: datetime | None, blocks: Counter[date]

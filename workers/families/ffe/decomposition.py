@@ -15,12 +15,12 @@ from workers.families.ffe.templates import TEMPLATES, Step
 
 MAX_PASSES = 5
 MAX_LEAVES = 500
+GRAIN = 5  # minutes; estimates are whole multiples, finer ones would pretend to know
 MAX_TITLE, MAX_CRITERION, MAX_TEXT = 255, 1000, 2000  # characters
 
 PARTS = {Complexity.SIMPLE: 3, Complexity.MEDIUM: 5, Complexity.COMPLEX: 7}
 PRIOR_MINUTES = {Complexity.SIMPLE: 8 * 60, Complexity.MEDIUM: 16 * 60, Complexity.COMPLEX: 24 * 60}
 
-_GRAIN = 5  # minutes; estimates are whole multiples, finer ones would pretend to know
 _VITAL_SHARE = 0.8
 _MAX_FAN_OUT = 7
 
@@ -60,7 +60,7 @@ class Scope:
 
 def minutes_of(complexity: Complexity, factor: float = 1.0) -> int:
     """Return how long a goal takes, the prior stretched by the user's factor, in whole grains of 5 minutes."""
-    return round(PRIOR_MINUTES[complexity] * factor / _GRAIN) * _GRAIN
+    return round(PRIOR_MINUTES[complexity] * factor / GRAIN) * GRAIN
 
 
 def scope(intent: Intent, complexity: Complexity, minutes: int) -> Iterator[Scope]:
@@ -95,13 +95,13 @@ def find_vital(parts: Sequence[Part]) -> frozenset[int]:
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:
     """Share ``total`` minutes out in grains of 5 by largest remainder (Hamilton): the shares add up to it."""
-    grains = total // _GRAIN
+    grains = total // GRAIN
     exact = [grains * weight / sum(weights) for weight in weights]
     shares = [math.floor(share) for share in exact]
     neediest = sorted(range(len(weights)), key=lambda at: (shares[at] - exact[at], at))
     for at in neediest[: grains - sum(shares)]:
         shares[at] += 1
-    return [share * _GRAIN for share in shares]
+    return [share * GRAIN for share in shares]
 
 
 def _top_parts(template: Sequence[Step], count: int, minutes: int) -> tuple[Part, ...]:

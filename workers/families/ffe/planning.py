@@ -6,7 +6,8 @@ from datetime import UTC, datetime, time, timedelta
 
 from app.errors import Discard
 from app.jobs import ffe
-from app.jobs.ffe import MAX_BLOCK_MINUTES, PlanGoalParams, PlanGoalResult
+from app.jobs.ffe import MAX_BLOCK_MINUTES, Intent, PlanGoalParams, PlanGoalResult
+from app.jobs.ffe_planning import Planner
 from app.records.ffe_blocks import (
     Engagement,
     FfeBlock,
@@ -23,7 +24,9 @@ from workers.families.ffe.agenda import Agenda, next_quarter
 from workers.families.ffe.decomposition import MAX_PASSES, Scope, find_flaws, leaves_of, minutes_of, scope
 from workers.families.ffe.estimates import Calibration, calibrate, simulate
 from workers.families.ffe.plan import Plan, make_plan, open_blocks
+from workers.families.ffe.planner import ask_planner
 from workers.families.ffe.report import tell_plan
+from workers.families.ffe.scheduling import Frame, schedule
 from workers.families.ffe.templates import find_intent
 
 _LONGEST_BLOCK = timedelta(minutes=MAX_BLOCK_MINUTES)
@@ -36,17 +39,20 @@ async def plan_goal(ctx: Context, params: PlanGoalParams) -> PlanGoalResult:
     goal = await _set_goal(ctx, params)
     stored = await read_blocks(database, goal.goal_id, goal.user_id)
     calibration = calibrate(await read_experience(database, goal.user_id))
-    plan = await _decompose(ctx, goal, stored, calibration)
-    await ctx.progress(60, f"{len(plan.sequence)} open blocks to schedule", stage="schedule")
-    starts = await _schedule(ctx, goal, stored, plan)
-    await ctx.progress(70, f"simulating {len(plan.sequence)} blocks", stage="estimate")
+    plan, planner = await _decompose(ctx, goal, stored, calibration)
+    await ctx.progress(60, f"simulating {len(plan.sequence)} blocks", stage="estimate")
     estimates = await ctx.run_thread(simulate, goal.goal_id, list(plan.sequence.values()), calibration)
+    await ctx.progress(65, f"{len(plan.sequence)} open blocks to schedule", stage="schedule")
+    frame = await _frame(ctx, goal, stored, plan)
+    found = await schedule(ctx, plan, frame, p80_minutes=estimates.p80_minutes)
     await ctx.progress(90, f"storing {len(plan.sequence)} blocks", stage="store")
-    blocks = open_blocks(plan, goal, stored, starts, ctx.now)
+    blocks = open_blocks(plan, goal, stored, found.starts, ctx.now)
     removed = await replace_plan(database, goal.goal_id, goal.user_id, blocks)
     stored = await read_blocks(database, goal.goal_id, goal.user_id)
     await ctx.progress(100, f"{len(plan.leaves)} blocks planned", stage="done")
-    return tell_plan(plan, goal, stored, estimates=estimates, removed=removed, now=ctx.now)
+    return tell_plan(
+        plan, goal, stored, planner=planner, found=found, estimates=estimates, removed=removed, now=ctx.now
+    )
 
 
 async def _set_goal(ctx: Context, params: PlanGoalParams) -> FfeGoal:
@@ -65,29 +71,35 @@ async def _set_goal(ctx: Context, params: PlanGoalParams) -> FfeGoal:
     return goal
 
 
-async def _decompose(ctx: Context, goal: FfeGoal, stored: Sequence[FfeBlock], calibration: Calibration) -> Plan:
+async def _decompose(
+    ctx: Context, goal: FfeGoal, stored: Sequence[FfeBlock], calibration: Calibration
+) -> tuple[Plan, Planner]:
+    """Return a plan of what a model proposes, where one is set and its proposal is sound, else of a template."""
     intent = find_intent(goal.description)
-    minutes = minutes_of(goal.complexity, calibration.factor)
+    answer = await ask_planner(ctx, goal, factor=calibration.factor)
+    leaves, passes, factor = answer.leaves, [], calibration.factor
+    if leaves is None:
+        minutes = minutes_of(goal.complexity, calibration.factor)
+        passes = await _scope(ctx, intent, goal, minutes)
+        leaves, factor = leaves_of(passes[-1], intent, goal.description), minutes / minutes_of(goal.complexity)
+        if flaws := find_flaws(leaves):
+            raise Discard("The decomposition cannot be planned. " + " ".join(flaws))
+    finished = frozenset(block.block_id for block in stored if block.completed_at is not None)
+    plan = make_plan(goal.goal_id, intent, leaves, passes=passes, factor=factor, finished=finished)
+    return plan, answer.told
+
+
+async def _scope(ctx: Context, intent: Intent, goal: FfeGoal, minutes: int) -> list[Scope]:
     passes: list[Scope] = []
     for one in scope(intent, goal.complexity, minutes):
         passes.append(one)
         message = f"pass {one.number} of at most {MAX_PASSES}: {len(one.parts)} parts, {len(one.vital)} vital"
         await ctx.progress(5 + 10 * one.number, message, stage="decompose")
-    leaves = leaves_of(passes[-1], intent, goal.description)
-    if flaws := find_flaws(leaves):
-        raise Discard("The decomposition cannot be planned. " + " ".join(flaws))
-    return make_plan(
-        goal.goal_id,
-        intent,
-        leaves,
-        passes=passes,
-        factor=minutes / minutes_of(goal.complexity),
-        finished=frozenset(block.block_id for block in stored if block.completed_at is not None),
-    )
+    return passes
 
 
-async def _schedule(ctx: Context, goal: FfeGoal, stored: Sequence[FfeBlock], plan: Plan) -> dict[str, datetime]:
-    """Return when the open blocks begin, by id, but for those that do not fit before the deadline."""
+async def _frame(ctx: Context, goal: FfeGoal, stored: Sequence[FfeBlock], plan: Plan) -> Frame:
+    """Return what the open blocks have to go around, and from when on they may begin."""
     database = ctx.records.database
     midnight = datetime.combine(ctx.now.date(), time(tzinfo=UTC))
     finished = await count_finished(database, goal.user_id, midnight, ctx.now)
@@ -96,8 +108,7 @@ async def _schedule(ctx: Context, goal: FfeGoal, stored: Sequence[FfeBlock], pla
     own = _waiting([block for block in stored if block.path is None and block.block_id not in plan.leaves])
     waiting = _waiting([block for block in stored if block.path is not None])
     agenda = Agenda([*elsewhere, *own], Counter({midnight.date(): finished}))
-    starts = agenda.place(list(plan.sequence.values()), _anchor(waiting, ctx.now), goal.deadline)
-    return dict(zip(plan.sequence, starts, strict=False))
+    return Frame(agenda=agenda, since=_anchor(waiting, ctx.now), deadline=goal.deadline)
 
 
 def _waiting(blocks: Sequence[FfeBlock]) -> list[Engagement]:

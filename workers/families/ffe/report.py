@@ -9,17 +9,26 @@ from app.jobs.ffe import (
     Estimates,
     GoalPart,
     PlanGoalResult,
-    PlannedSchedule,
     ScopingPass,
 )
+from app.jobs.ffe_planning import PlannedSchedule, Planner
 from app.records.ffe_blocks import FfeBlock
 from app.records.ffe_goals import FfeGoal
 from workers.families.ffe.decomposition import Scope
 from workers.families.ffe.plan import Plan
+from workers.families.ffe.scheduling import Schedule
 
 
 def tell_plan(
-    plan: Plan, goal: FfeGoal, stored: Sequence[FfeBlock], *, estimates: Estimates, removed: int, now: datetime
+    plan: Plan,
+    goal: FfeGoal,
+    stored: Sequence[FfeBlock],
+    *,
+    planner: Planner,
+    found: Schedule,
+    estimates: Estimates,
+    removed: int,
+    now: datetime,
 ) -> PlanGoalResult:
     """Return the result; ``stored`` are all blocks of the goal, of which those that people made are left out."""
     planned = [block for block in stored if block.block_id in plan.leaves or block.path is not None]
@@ -28,6 +37,7 @@ def tell_plan(
         user_id=goal.user_id,
         complexity_level=goal.complexity,
         intent=plan.intent,
+        planner=planner,
         atomic_blocks_count=len(planned),
         atomic_blocks=tuple(_atomic_block(block, plan) for block in planned),
         total_estimated_minutes=sum(block.estimated_minutes for block in planned),
@@ -35,7 +45,7 @@ def tell_plan(
         passes=tuple(map(_scoping_pass, plan.passes)),
         critical_path=_critical_path(plan, planned),
         estimates=estimates,
-        schedule=_schedule(goal, planned),
+        schedule=_schedule(goal, planned, found),
         blocks_removed=removed,
         planning_timestamp=now,
     )
@@ -92,13 +102,15 @@ def _critical_path(plan: Plan, planned: Sequence[FfeBlock]) -> CriticalPath:
     return CriticalPath(block_indexes=chain, minutes=round(plan.network.span))
 
 
-def _schedule(goal: FfeGoal, planned: Sequence[FfeBlock]) -> PlannedSchedule:
+def _schedule(goal: FfeGoal, planned: Sequence[FfeBlock], found: Schedule) -> PlannedSchedule:
     opened = [block for block in planned if block.completed_at is None]
     times = [(one.scheduled_start, one.estimated_minutes) for one in opened if one.scheduled_start is not None]
     unscheduled = len(opened) - len(times)
     return PlannedSchedule(
         first_start=min((start for start, _ in times), default=None),
         last_end=max((start + timedelta(minutes=minutes) for start, minutes in times), default=None),
+        p80_end=found.p80_end,
+        search=found.search,
         fits_deadline=None if goal.deadline is None else unscheduled == 0,
         unscheduled_blocks=unscheduled,
     )
