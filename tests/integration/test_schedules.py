@@ -152,7 +152,7 @@ async def test_an_unknown_schedule_is_not_found(api: ApiUnderTest, verb: str) ->
 
 
 async def test_an_archive_to_another_scheme_is_refused_when_it_is_submitted(api: ApiUnderTest) -> None:
-    parameters = {"archive_location": "s3://bucket/audit"}
+    parameters = {"archive_location": "gs://bucket/audit"}
 
     answer = await api.ask("POST", "/api/tasks/maintenance/archive-audit-logs", json={"parameters": parameters})
 
