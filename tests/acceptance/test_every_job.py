@@ -200,6 +200,7 @@ async def ended(service: Service, task_id: str) -> dict[str, Any]:
         return task if task["status"] not in ("pending", "running") else None
 
     task = await eventually(look, 120)
+    assert isinstance(task, dict)
     assert task["status"] == "completed", task
     return task
 
