@@ -53,13 +53,14 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if request.param == "on PATH":
         (path / "redis-server").symlink_to(shutil.which("redis-server") or bundled)
         bundled = path / "redis-server"
-    with running_demo(directory, "--report", str(report), "--seed", "11", PATH=str(path)) as demo:
+    elsewhere = {name: str(directory / "elsewhere") for name in ("ARCHIVE_ROOT", "MODEL_DIR", "TEMP_DIR")}
+    with running_demo(directory, "--report", str(report), "--seed", "11", PATH=str(path), **elsewhere) as demo:
         code = demo.finish()
         return Finished(
             code=code,
             said=demo.said,
             report=Report.model_validate_json(report.read_bytes()),
-            left_behind=demo.temporary_files(),
+            left_behind=[*demo.temporary_files(), *directory.glob("elsewhere")],
             redis_binary=bundled,
         )
 

@@ -23,6 +23,8 @@ from app.settings import Settings
 
 DATA, MANIFEST, PENDING, PARTIAL = ".jsonl.gz", ".manifest.json", ".pending.json", ".partial"
 
+_PART = 500  # rows read in one call, which lets no other thread in
+
 
 class Manifest(Model):
     """What an archive file holds, and how to tell that it is whole."""
@@ -107,7 +109,8 @@ def is_remote(location: str) -> bool:
 
 def pack(rows: Sequence[dict[str, Any]]) -> tuple[bytes, Manifest]:
     """Pack rows as an archive file and describe it; the same rows give the same bytes and name."""
-    entries = AUDIT_ENTRIES.batch.validate_python(rows)
+    parts = (rows[at : at + _PART] for at in range(0, len(rows), _PART))
+    entries = [entry for part in parts for entry in AUDIT_ENTRIES.batch.validate_python(part)]
     lines = b"".join(entry.model_dump_json(exclude_none=True).encode() + b"\n" for entry in entries)
     content = gzip.compress(lines, compresslevel=6, mtime=0)
     first, last, digest = entries[0], entries[-1], sha256(content).hexdigest()
