@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     temp_dir: Path | None = Field(
         None, description="Directory whose old files retention deletes; empty is tmp inside DATA_DIR."
     )
+    s3_endpoint_url: str = Field(
+        "", description="Address of an S3-compatible store for archives; empty is AWS, or what its environment says."
+    )
+    s3_region: str = Field("", description="Region of the archives' buckets; empty is what AWS's environment says.")
+    s3_access_key_id: str = Field("", description="Key id for archives in S3; empty is what AWS's environment says.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="The secret that belongs to S3_ACCESS_KEY_ID.")
     model_dir: Path | None = Field(None, description="Directory for trained models; empty is models inside DATA_DIR.")
     base_model_dir: Path | None = Field(
         None, description="Directory of transformers models that LoRA adapts; empty is base inside MODEL_DIR."
@@ -113,7 +119,14 @@ class Settings(BaseSettings):
         return value.rstrip("/")
 
     @field_validator(
-        "admin_api_key", "planner_api_key", "archive_root", "temp_dir", "model_dir", "base_model_dir", mode="before"
+        "admin_api_key",
+        "planner_api_key",
+        "s3_secret_access_key",
+        "archive_root",
+        "temp_dir",
+        "model_dir",
+        "base_model_dir",
+        mode="before",
     )
     @classmethod
     def _unset_when_empty(cls, value: object) -> object:

@@ -66,6 +66,7 @@ class Endpoint:
     access: Access
     body_limit: int
     media_types: tuple[str, ...]
+    unpacks: bool  # whether the body may come as gzip; the limit is that of what it holds
     aliases: tuple[str, ...]  # other paths of the same operation
     reads: tuple[tuple[str, Any], ...]  # the handler's parameters: name and annotation
 
@@ -86,7 +87,7 @@ class Endpoint:
     async def _read(self, request: web.Request, name: str, annotation: Any) -> object:
         if name == "query":
             return read_query(annotation, request)
-        check_media_type(request, self.media_types)
+        check_media_type(request, self.media_types, unpacks=self.unpacks)
         raw = await read_body(request, self.body_limit)
         if name == "raw":
             return raw
@@ -104,6 +105,7 @@ def endpoint(
     body: type[BaseModel] | None = None,
     body_limit: int = MIB,
     media_types: tuple[str, ...] = JSON_TYPES,
+    unpacks: bool = False,
     aliases: tuple[str, ...] = (),
     summary: str | None = None,
     operation_id: str = "",
@@ -125,6 +127,7 @@ def endpoint(
         access=access,
         body_limit=body_limit,
         media_types=media_types,
+        unpacks=unpacks,
         aliases=aliases,
         reads=tuple(hints.items()),
     )

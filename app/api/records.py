@@ -1,8 +1,8 @@
-"""The record routes: store and list the data that jobs work on, one pair of routes per kind of record."""
+"""The record routes: the data that jobs work on, the same few routes for every kind of record."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 from pydantic import Field, RootModel
 
@@ -10,10 +10,13 @@ from app.api.auth import Caller
 from app.api.endpoint import Call, Endpoint, endpoint
 from app.api.filters import Limit, Text
 from app.api.reading import JSON_TYPES, MIB
-from app.errors import Forbidden
+from app.clock import utc_now
+from app.errors import Forbidden, NotFound
 from app.jobs.fields import Model, Moment
+from app.jobs.validation import json_errors
+from app.records.erasure import erase_one, erase_user
 from app.records.ingest import parse_records
-from app.records.record import AnyRecordType, Record
+from app.records.record import AnyRecordType, Record, RecordAction
 
 MAX_BODY = 16 * MIB
 MEDIA_TYPES = (
@@ -24,6 +27,7 @@ MEDIA_TYPES = (
     "application/x-jsonlines",
 )
 
+_MAX_ID = 255
 _QUICK = 64 * 1024  # bytes; reading a longer body would keep the event loop for too long
 
 R = TypeVar("R", bound=Record)
@@ -66,15 +70,51 @@ class RecordQuery(Model):
     """The ``next_cursor`` of the page before."""
 
 
+class DeletedRecords(Model):
+    """Records were deleted for good."""
+
+    kind: str
+    """The kind of record."""
+    deleted: int
+    """How many."""
+
+
+class DeletedUser(Model):
+    """All records of a user were deleted for good; the history of their tasks stays."""
+
+    user_id: str
+    """Whose they were."""
+    deleted: dict[str, int]
+    """How many of each kind of record."""
+    total: int
+    """How many altogether."""
+
+
+class Owner(Model):
+    """Whose records are meant."""
+
+    user_id: Text
+    """Whose; other people's are for administrators."""
+
+
 def record_endpoints(record_types: Mapping[str, AnyRecordType]) -> Iterator[Endpoint]:
     """Yield the routes of every kind of record."""
     for record_type in record_types.values():
         yield _store_endpoint(record_type)
         yield _list_endpoint(record_type)
+        yield _show_endpoint(record_type)
+        yield _delete_endpoint(record_type)
+        if record_type.user_field is not None:
+            yield _erase_endpoint(record_type)
+        for action in record_type.actions:
+            yield _action_endpoint(record_type, action)
+    yield _erase_user_endpoint([found for found in record_types.values() if found.user_field is not None])
 
 
 def reader_of(record_type: AnyRecordType, caller: Caller, wanted: str | None) -> str | None:
     """Return whose records a caller reads, None for everybody's; raises Forbidden for another user's."""
+    if record_type.is_admin_only and not caller.is_admin:
+        raise Forbidden(f"{record_type.name} are for administrators only.")
     if caller.is_admin or record_type.user_field is None:
         return wanted
     if wanted not in (None, caller.user_id):
@@ -89,6 +129,13 @@ def writer_of(record_type: AnyRecordType, caller: Caller) -> str | None:
     if record_type.user_field is None:
         raise Forbidden(f"{record_type.name} belong to nobody; only administrators write them.")
     return caller.user_id
+
+
+def eraser_of(caller: Caller, owner: str) -> str:
+    """Return whose records a caller deletes; raises Forbidden for another user's."""
+    if not caller.may_see(owner):
+        raise Forbidden("This key may delete the records of its own user only.")
+    return owner
 
 
 def _store_endpoint(record_type: AnyRecordType) -> Endpoint:
@@ -107,8 +154,10 @@ def _store_endpoint(record_type: AnyRecordType) -> Endpoint:
         body=RootModel[tuple[record_model, ...]],
         body_limit=MAX_BODY,
         media_types=MEDIA_TYPES,
-        summary=f"Store {record_type.name}, all or none, as a JSON array or NDJSON; known ids are replaced.",
-        operation_id=f"store_{record_type.name.replace('-', '_')}",
+        unpacks=True,
+        summary=f"Store {record_type.name}, all or none, as a JSON array or NDJSON, packed with gzip or not; "
+        "known ids are replaced.",
+        operation_id=_operation("store", record_type),
     )
 
 
@@ -131,8 +180,105 @@ def _list_endpoint(record_type: AnyRecordType) -> Endpoint:
         f"/records/{record_type.name}",
         list_records,
         summary=f"List {record_type.name}, newest first.",
-        operation_id=f"list_{record_type.name.replace('-', '_')}",
+        operation_id=_operation("list", record_type),
     )
+
+
+def _show_endpoint(record_type: AnyRecordType) -> Endpoint:
+    record_model: Any = record_type.model
+
+    async def show_record(call: Call) -> record_model:
+        user_id = reader_of(record_type, call.caller, None)
+        record = await call.installation.records.get(record_type, _id_of(record_type, call), user_id=user_id)
+        return record or _missing(record_type)
+
+    summary = f"Show one of the {record_type.name}."
+    return endpoint(
+        "GET", _path(record_type), show_record, summary=summary, operation_id=_operation("show", record_type)
+    )
+
+
+def _delete_endpoint(record_type: AnyRecordType) -> Endpoint:
+    async def delete_record(call: Call) -> DeletedRecords:
+        owner, record_id = writer_of(record_type, call.caller), _id_of(record_type, call)
+        files = call.installation.settings.models_path
+        if not await erase_one(call.installation.records, record_type, record_id, user_id=owner, files=files):
+            _missing(record_type)
+        return DeletedRecords(kind=record_type.name, deleted=1)
+
+    summary = f"Delete one of the {record_type.name} for good."
+    return endpoint(
+        "DELETE", _path(record_type), delete_record, summary=summary, operation_id=_operation("delete", record_type)
+    )
+
+
+def _erase_endpoint(record_type: AnyRecordType) -> Endpoint:
+    async def delete_records(call: Call, query: Owner) -> DeletedRecords:
+        house, owner = call.installation, eraser_of(call.caller, query.user_id)
+        deleted = await erase_user(house.records, record_type, owner, files=house.settings.models_path)
+        return DeletedRecords(kind=record_type.name, deleted=deleted)
+
+    return endpoint(
+        "DELETE",
+        f"/records/{record_type.name}",
+        delete_records,
+        summary=f"Delete all {record_type.name} of a user for good.",
+        operation_id=_operation("delete_all", record_type),
+    )
+
+
+def _erase_user_endpoint(record_types: Sequence[AnyRecordType]) -> Endpoint:
+    async def delete_user_records(call: Call, query: Owner) -> DeletedUser:
+        """Delete everything that is stored about a user for good, trained models with their files too."""
+        house, owner = call.installation, eraser_of(call.caller, query.user_id)
+        files = house.settings.models_path
+        deleted = {
+            record_type.name: await erase_user(house.records, record_type, owner, files=files)
+            for record_type in record_types
+        }
+        return DeletedUser(user_id=owner, deleted=deleted, total=sum(deleted.values()))
+
+    return endpoint("DELETE", "/records", delete_user_records)
+
+
+def _action_endpoint(record_type: AnyRecordType, action: RecordAction) -> Endpoint:
+    record_model: Any = record_type.model
+    body_model: Any = action.body
+
+    async def act(call: Call, body: body_model) -> record_model:
+        owner, now = writer_of(record_type, call.caller), utc_now()
+        changed = await call.installation.records.change(
+            record_type, _id_of(record_type, call), lambda record: action.apply(record, body, now), user_id=owner
+        )
+        return changed or _missing(record_type)
+
+    return endpoint(
+        "POST",
+        f"{_path(record_type)}/{action.name}",
+        act,
+        summary=action.summary,
+        operation_id=_operation(action.name, record_type),
+    )
+
+
+def _path(record_type: AnyRecordType) -> str:
+    return f"/records/{record_type.name}/{{id}}"
+
+
+def _operation(verb: str, record_type: AnyRecordType) -> str:
+    return f"{verb}_{record_type.name.replace('-', '_')}"
+
+
+def _id_of(record_type: AnyRecordType, call: Call) -> str:
+    """Return the id that the path names; raises NotFound for one that no database can hold."""
+    record_id: str = call.request.match_info["id"]
+    if len(record_id) > _MAX_ID or json_errors(record_id):
+        _missing(record_type)
+    return record_id
+
+
+def _missing(record_type: AnyRecordType) -> NoReturn:
+    raise NotFound(f"There is no such record among {record_type.name}: not found.")
 
 
 async def _parse(record_type: AnyRecordType, raw: bytes, content_type: str, owner: str | None) -> list[Record]:

@@ -52,9 +52,9 @@ class Client:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def store_snapshots(self, ndjson: bytes) -> int:
-        """Store ARI snapshots, all or none; return how many the service says there are of them."""
-        answer = await self._call("POST", "/api/records/ari-snapshots", ndjson, content_type="application/x-ndjson")
+    async def store(self, kind: str, ndjson: bytes) -> int:
+        """Store records, all or none; return how many the service says there are of them."""
+        answer = await self._call("POST", f"/api/records/{kind}", ndjson, content_type="application/x-ndjson")
         stored = answer.get("stored") if isinstance(answer, dict) else None
         if not isinstance(stored, int):
             raise ServiceError(f"This is not how the service says that it stored records: {answer}")

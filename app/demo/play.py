@@ -11,9 +11,10 @@ from typing import cast
 from rich.console import Console
 
 from app.clock import utc_now
-from app.demo.acts import analyze_samples, store_samples
+from app.demo.acts import store_samples, work_on_samples
 from app.demo.board import open_board
 from app.demo.client import Client, open_client
+from app.demo.gallery import show_archive, show_debts, show_lessons, show_plan
 from app.demo.next_steps import print_next_steps
 from app.demo.report import Report, findings_table, summary_of
 from app.demo.samples import DAYS, SCENARIOS
@@ -62,7 +63,7 @@ class Play:
             async with stage.watched(), open_client(stage.address, stage.admin_key) as client:
                 await _wait_until_ready(client)
                 report = await self._perform(client)
-                self._exit_code = 0 if report.is_complete else 1
+                self._exit_code = 0 if report.findings.is_complete else 1
                 self._show(report, stage)
                 if self._options.stays:
                     await asyncio.Event().wait()  # until a signal
@@ -87,19 +88,27 @@ class Play:
     async def _perform(self, client: Client) -> Report:
         seed, last_day = self._options.seed, utc_now().date() - timedelta(days=1)
         stored = await store_samples(client, seed=seed, last_day=last_day)
+        counts = [f"{count:,} {kind}" for kind, count in stored.items()]
         self._say(
-            f"Stored {stored} snapshots of {len(SCENARIOS)} sample users: "
+            f"Stored {', '.join(counts[:-1])} and {counts[-1]} of {len(SCENARIOS)} sample users: "
             f"sample data of {DAYS} days up to {last_day}, made from seed {seed}."
         )
         started = time.monotonic()
         with open_board(self._console) as board:
-            analyses, aggregation = await analyze_samples(client, board)
-        self._say(f"{len(analyses) + 1} jobs ended {time.monotonic() - started:.1f} s after the first was submitted.\n")
-        return Report(seed=seed, last_day=last_day, snapshots=stored, analyses=analyses, aggregation=aggregation)
+            findings = await work_on_samples(client, board)
+        self._say(
+            f"{len(findings.tasks)} jobs ended {time.monotonic() - started:.1f} s after the first was submitted.\n"
+        )
+        return Report(seed=seed, last_day=last_day, stored=stored, findings=findings)
 
     def _show(self, report: Report, stage: Stage) -> None:
+        findings = report.findings
         self._console.print(findings_table(report))
-        self._say(summary_of(report.aggregation))
+        self._say(summary_of(findings.aggregation))
+        show_plan(self._console, findings.plan)
+        show_debts(self._console, findings.debts)
+        show_lessons(self._console, findings.lessons)
+        show_archive(self._console, findings.archiving, stage.archives)
         if self._options.report_file is not None:
             self._options.report_file.write_text(report.model_dump_json(indent=2) + "\n")
         is_kept = self._options.data_dir is not None

@@ -20,7 +20,11 @@ from app.jobs.ari import (
     Trend,
     TrendAlert,
 )
+from app.jobs.edm import BatchAnalysisResult
+from app.jobs.ffe import PlanGoalResult
 from app.jobs.fields import Model
+from app.jobs.maintenance import ArchiveAuditLogsResult
+from app.jobs.model import FinetuneResult
 from app.jobs.status import Status
 
 
@@ -55,25 +59,74 @@ class Aggregation(Ended):
     """What it returned; null unless completed."""
 
 
+class Plan(Ended):
+    """The plan of a sample user's goal."""
+
+    result: PlanGoalResult | None
+    """What it returned; null unless completed."""
+
+
+class DebtReport(Ended):
+    """What a sample user took on without support."""
+
+    result: BatchAnalysisResult | None
+    """What it returned; null unless completed."""
+
+
+class Lesson(Ended):
+    """One training of the sample user's model."""
+
+    examples: int
+    """How many texts it was to be trained and judged on."""
+    result: FinetuneResult | None
+    """What it returned; null unless completed."""
+
+
+class Archiving(Ended):
+    """The archive of old audit entries."""
+
+    result: ArchiveAuditLogsResult | None
+    """What it returned; null unless completed."""
+
+
+class Findings(Model):
+    """What every job of the demo returned."""
+
+    analyses: tuple[Analysis, ...]
+    """The trend analyses, one a user."""
+    aggregation: Aggregation
+    """The summary over all users."""
+    plan: Plan
+    """The plan of a goal."""
+    debts: DebtReport
+    """The report of epistemic debts."""
+    lessons: tuple[Lesson, ...]
+    """The trainings, in their order."""
+    archiving: Archiving
+    """The archive of old audit entries."""
+
+    @property
+    def tasks(self) -> tuple[Ended, ...]:
+        """All jobs."""
+        return (*self.analyses, self.aggregation, self.plan, self.debts, *self.lessons, self.archiving)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every job completed."""
+        return all(task.status is Status.COMPLETED for task in self.tasks)
+
+
 class Report(Model):
-    """Everything that a run of the demo found."""
+    """Everything that a run of the demo found, and what in."""
 
     seed: int
     """The seed of the sample data."""
     last_day: date
     """The last day of the sample data."""
-    snapshots: int
-    """How many sample snapshots were stored."""
-    analyses: tuple[Analysis, ...]
-    """The trend analyses, one a user."""
-    aggregation: Aggregation
-    """The summary over all users."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every job completed."""
-        tasks: tuple[Ended, ...] = (*self.analyses, self.aggregation)
-        return all(task.status is Status.COMPLETED for task in tasks)
+    stored: dict[str, int]
+    """How many sample records of each kind were stored."""
+    findings: Findings
+    """What the jobs returned."""
 
 
 def put_in(scenario: Scenario) -> dict[Metric, str]:
@@ -90,7 +143,7 @@ def findings_table(report: Report) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("level changed after")
     table.add_column("alerts")
-    for analysis in report.analyses:
+    for analysis in report.findings.analyses:
         table.add_section()
         for row in _rows(analysis):
             table.add_row(*row)

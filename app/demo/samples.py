@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from app.jobs.ari import Metric
 from app.records.ari_snapshots import AriSnapshot
+from app.records.record import Record
 
 DAYS = 60
 
@@ -111,9 +112,9 @@ def sample_snapshots(*, seed: int, last_day: date) -> Iterator[AriSnapshot]:
         yield from made[-scenario.snapshots :] if scenario.snapshots else made
 
 
-def to_ndjson(snapshots: Iterable[AriSnapshot]) -> bytes:
-    """Write snapshots as the records route and the import command take them, one to a line."""
-    return b"".join(snapshot.model_dump_json(exclude_none=True).encode() + b"\n" for snapshot in snapshots)
+def to_ndjson(records: Iterable[Record]) -> bytes:
+    """Write records as the records route and the import command take them, one to a line."""
+    return b"".join(record.model_dump_json(exclude_none=True).encode() + b"\n" for record in records)
 
 
 def _snapshots_of(scenario: Scenario, seed: int, last_day: date) -> Iterator[AriSnapshot]:

@@ -52,6 +52,11 @@ class Stage:
     admin_key: str
     children: tuple[Child, ...]
 
+    @property
+    def archives(self) -> Path:
+        """The directory that archives are written below."""
+        return self.directory / "archive"
+
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """End the block with a ServiceError as soon as a child has ended.
@@ -124,6 +129,9 @@ def _environment(directory: Path, redis_url: str, port: int, key: str) -> dict[s
         "DATABASE_URL": "",
         "DB_AUTO_UPGRADE": "true",
         "DATA_DIR": str(directory),
+        "ARCHIVE_ROOT": "",
+        "MODEL_DIR": "",
+        "TEMP_DIR": "",
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "ADMIN_API_KEY": key,

@@ -104,3 +104,11 @@ checkpoints = sa.Table(
     sa.Column("state", Json, nullable=False),
     sa.Column("updated_at", UtcTime, nullable=False),
 )
+
+# Where outside of the disk archives were being written; gone once nothing is pending there.
+archive_locations = sa.Table(
+    "archive_locations",
+    metadata,
+    sa.Column("location", sa.Text, primary_key=True),
+    sa.Column("since", UtcTime, nullable=False),
+)

@@ -310,6 +310,64 @@ class AnalyzeTrendsResult(Result):
     """When the job started: the end of the window."""
 
 
+# --- ari.analyze_active_users ------------------------------------------------------------------
+
+
+class AnalyzeActiveUsersParams(Params):
+    """Look for what got better or worse for every user who has snapshots."""
+
+    lookback_days: Days = 30
+    """How far back from now the analysis reaches, in days; who has a snapshot in it is active."""
+    threshold_percent: Percent = 10
+    """A change for the worse beyond this many percent of the first value raises an alert."""
+
+
+class UserTrends(Model):
+    """One active user in short; ``ari.analyze_trends`` with the same params says the same at length."""
+
+    user_id: str
+    """Who it is."""
+    status: AnalysisStatus
+    """Whether there was enough to analyse."""
+    data_points: NonNegativeInt
+    """How many snapshots lie in the window."""
+    critical_alerts: NonNegativeInt
+    """How many alerts are critical."""
+    warning_alerts: NonNegativeInt
+    """How many alerts are warnings."""
+    alerted_metrics: tuple[Metric | Literal["bhir"], ...]
+    """What got worse, each once, critical ones first."""
+    tendencies: Tendencies | None
+    """The recent third of the snapshots against the older third; null for fewer than three snapshots."""
+
+
+class AnalyzeActiveUsersResult(Result):
+    """What got better or worse for all active users."""
+
+    lookback_days: int
+    """How far back the analysis reached, in days."""
+    threshold_percent: float
+    """The threshold that was asked for, in percent."""
+    user_count: NonNegativeInt
+    """How many users are active."""
+    analyzed_count: NonNegativeInt
+    """How many of them have snapshots enough to analyse; for the others there is insufficient data."""
+    alerted_count: NonNegativeInt
+    """How many have an alert."""
+    data_points: NonNegativeInt
+    """How many snapshots of all users lie in the window."""
+    critical_alerts: NonNegativeInt
+    """How many alerts of all users are critical."""
+    warning_alerts: NonNegativeInt
+    """How many alerts of all users are warnings."""
+    users: tuple[UserTrends, ...]
+    """The users one by one, those with the most critical alerts first, at most 500."""
+    users_omitted: NonNegativeInt
+    """How many users more there are than ``users`` lists."""
+    analysis_timestamp: Moment
+    """When the job started: the end of the window."""
+
+
 # --- the family --------------------------------------------------------------------------------
 
 
@@ -339,9 +397,19 @@ analyze_trends = JobType(
     retry=_RETRY,
     aliases=_aliases("analyze_ari_trends"),
 )
+analyze_active_users = JobType(
+    kind="ari.analyze_active_users",
+    summary="Find what got better or worse for every user who has snapshots, worst first.",
+    params=AnalyzeActiveUsersParams,
+    result=AnalyzeActiveUsersResult,
+    queue="ari_analysis",
+    task_type=TaskType.ARI_SNAPSHOT,
+    retry=_RETRY,
+    is_admin_only=True,
+)
 
 FAMILY = Family(
     name="ari",
     summary="Autonomy retention: how a user's own agency and skill develop.",
-    job_types=(aggregate_snapshots, analyze_trends),
+    job_types=(aggregate_snapshots, analyze_trends, analyze_active_users),
 )

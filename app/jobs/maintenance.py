@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -10,19 +11,28 @@ from pydantic import AfterValidator, Field
 from app.jobs.contract import LIGHT, Family, JobType, RetryPolicy, TaskType
 from app.jobs.fields import Days, Hours, Model, Moment, Params, Result
 
+S3_SCHEME = "s3://"
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()-]+)*")  # by S3's rules, safe keys
 
 
-def _inside_the_root(location: str) -> str:
+def _local_or_in_a_bucket(location: str) -> str:
+    if location.startswith(S3_SCHEME):
+        if not _BUCKET.fullmatch(location) or "/../" in f"{location}/" or "/./" in f"{location}/":
+            raise ValueError("an archive in S3 is s3://bucket/prefix, of letters, digits and !_.*'()- between slashes")
+        if find_spec("aiobotocore") is None:
+            raise ValueError("archives in S3 need the extra 's3', which is not installed: asyncjobs-service[s3]")
+        return location
     if _SCHEME.match(location):
-        raise ValueError("archives go to a local directory below ARCHIVE_ROOT; no scheme such as s3: is supported")
+        raise ValueError("archives go to a local directory below ARCHIVE_ROOT or to s3://bucket/prefix")
     path = PurePosixPath(location)
     if path.is_absolute() or ".." in path.parts or "\\" in location:
         raise ValueError("this is a directory relative to ARCHIVE_ROOT, without '..' and backslashes")
     return location
 
 
-Location = Annotated[str, Field(strict=True, min_length=1, max_length=255), AfterValidator(_inside_the_root)]
+Location = Annotated[str, Field(strict=True, min_length=1, max_length=255), AfterValidator(_local_or_in_a_bucket)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
@@ -32,16 +42,16 @@ class ArchiveAuditLogsParams(Params):
     days_to_keep: Days = 90
     """Entries younger than this many days stay in the database."""
     archive_location: Location = "audit"
-    """The directory to write to, relative to ``ARCHIVE_ROOT``."""
+    """The directory to write to, relative to ``ARCHIVE_ROOT``; or ``s3://bucket/prefix``."""
 
 
 class Archive(Model):
     """One archive file, of which the manifest beside it says the same."""
 
     file: str
-    """The gzip file of one JSON entry a line, relative to ``ARCHIVE_ROOT``."""
+    """The gzip file of one JSON entry a line, relative to ``ARCHIVE_ROOT``; in a bucket with ``s3://``."""
     manifest: str
-    """Its manifest, relative to ``ARCHIVE_ROOT``."""
+    """Its manifest, named likewise."""
     count: int
     """How many entries it holds."""
     sha256: str

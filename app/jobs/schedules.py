@@ -73,5 +73,6 @@ SCHEDULES = (
         minute=0,
     ),
     Schedule(name="epistemic-debt", kind="edm.batch_analysis", hour=3, minute=30),
+    Schedule(name="active-user-trends", kind="ari.analyze_active_users", hour=4, minute=0),
     Schedule(name="cache-cleanup", kind="maintenance.cleanup_cache", hour=_EVERY_SIX_HOURS, minute=0, catches_up=False),
 )

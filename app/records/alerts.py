@@ -52,6 +52,7 @@ ALERTS = RecordType(
     user_field=None,
     time_field="raised_at",
     summary="What the queue monitor found wrong, and for how long.",
+    is_admin_only=True,
 )
 
 

@@ -212,6 +212,21 @@ async def summarize_users(database: Database, window: Window, *, batch: int = 10
         page = grouped.where(columns.user_id > rows[-1][0])
 
 
+async def read_users(database: Database, window: Window, *, batch: int = 200) -> AsyncIterator[list[str]]:
+    """Yield the users who have a snapshot in the window, in the order of their ids, ``batch`` at a time."""
+    user = ARI_SNAPSHOTS.table.c.user_id
+    ordered = sa.select(user).distinct().where(*window.conditions()).order_by(user).limit(batch)
+    page = ordered
+    while True:
+        async with database.read() as connection:
+            users = list((await connection.execute(page)).scalars())
+        if users:
+            yield users
+        if len(users) < batch:
+            return
+        page = ordered.where(user > users[-1])
+
+
 def _user_summary(row: Sequence[Any]) -> UserSummary:
     user_id, count, latest_at, *averages = row
     return UserSummary(

@@ -10,10 +10,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
+from app.errors import Conflict
 from app.jobs.edm import DebtSeverity, DebtType, FactCheckStatus, Span
-from app.jobs.fields import Identifier, Moment, Number
+from app.jobs.fields import Identifier, Model, Moment, Number
 from app.records.interactions import mark_scanned
-from app.records.record import Record, RecordType
+from app.records.record import Record, RecordAction, RecordType, check_moment
 
 MAX_SEEN = 100  # interactions remembered of a debt; beyond that it is common enough
 
@@ -65,11 +66,39 @@ class EdmDebt(Record):
         return self
 
 
+class Resolution(Model):
+    """How a debt was settled."""
+
+    resolution_method: Identifier
+    """How, as a word such as ``citation_added``."""
+    resolved_at: Moment | None = None
+    """When; by default now. Not before the debt was made, and not in the future."""
+
+
+def resolve(debt: EdmDebt, resolution: Resolution, now: datetime) -> EdmDebt:
+    """Return the debt as settled; raise Conflict when it was settled in another way or at another time."""
+    if debt.resolved:
+        if (debt.resolution_method, resolution.resolved_at or debt.resolved_at) != (
+            resolution.resolution_method,
+            debt.resolved_at,
+        ):
+            raise Conflict(
+                f"This debt was resolved by {debt.resolution_method!r} at {debt.resolved_at:%FT%TZ} already."
+            )
+        return debt
+    at = resolution.resolved_at or max(now, debt.timestamp)
+    check_moment("resolved_at", at, since=debt.timestamp, now=now)
+    return debt.model_copy(
+        update={"resolved": True, "resolution_method": resolution.resolution_method, "resolved_at": at}
+    )
+
+
 EDM_DEBTS = RecordType(
     name="edm-debts",
     model=EdmDebt,
     id_field="debt_id",
     summary="Epistemic debts: claims that lack support, and how they were resolved.",
+    actions=(RecordAction(name="resolve", summary="Settle an epistemic debt.", body=Resolution, apply=resolve),),
 )
 
 

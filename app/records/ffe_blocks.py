@@ -14,10 +14,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.clock import utc_now
 from app.database import Database
+from app.errors import Conflict
 from app.jobs.ffe import MAX_BLOCK_MINUTES, MIN_BLOCK_MINUTES, BlockSize, GoalStatus
-from app.jobs.fields import Identifier, Integer, Moment, Number
+from app.jobs.fields import Identifier, Integer, Model, Moment, Number
 from app.records.ffe_goals import FFE_GOALS
-from app.records.record import Record, RecordType
+from app.records.record import Record, RecordAction, RecordType, check_moment
 
 MAX_HISTORY = 500  # blocks, newest first, that estimates learn from
 MAX_ENGAGEMENTS = 2_000  # blocks of other goals that a schedule goes around, soonest first
@@ -62,11 +63,33 @@ class FfeBlock(Record):
     """Where the planner put it in the goal's tree, ``2.3.1``; null for a block that people made."""
 
 
+class Completion(Model):
+    """How a block was done."""
+
+    actual_minutes: Minutes
+    """How long it took."""
+    completed_at: Moment | None = None
+    """When it was done; by default now. Not in the future."""
+
+
+def complete(block: FfeBlock, completion: Completion, now: datetime) -> FfeBlock:
+    """Return the block as done; raise Conflict when it was done at another time or took another while."""
+    at = completion.completed_at or block.completed_at or now
+    if block.completed_at is not None:
+        if (block.actual_minutes, block.completed_at) != (completion.actual_minutes, at):
+            took = f"{block.actual_minutes:g}" if block.actual_minutes is not None else "unknown"
+            raise Conflict(f"This block was completed at {block.completed_at:%FT%TZ} already, in {took} minutes.")
+        return block
+    check_moment("completed_at", at, since=None, now=now)
+    return block.model_copy(update={"actual_minutes": completion.actual_minutes, "completed_at": at})
+
+
 FFE_BLOCKS = RecordType(
     name="ffe-blocks",
     model=FfeBlock,
     id_field="block_id",
     summary="Pieces of goals, 15 to 90 minutes each.",
+    actions=(RecordAction(name="complete", summary="Call a block done.", body=Completion, apply=complete),),
 )
 
 # What a plan decides; when a block was first planned, how long it took and when it was done are not the plan's.

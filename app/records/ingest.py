@@ -1,7 +1,8 @@
 """Reading records from outside: a request body or a file, JSON array or NDJSON, into validated models.
 
 Every error is found before anything is refused: its place as a JSON pointer whose first part is the
-number of the record (from 0), and for NDJSON the line (from 1) in its text.
+number of the record (from 0), and for NDJSON the line (from 1) in its text. A kind of record that unfolds
+documents takes one in the place of a record, and a whole body or file that is one.
 """
 
 import gzip
@@ -40,9 +41,9 @@ class Chunk(Generic[T]):
 
 
 class _Item(NamedTuple):
-    """One record as it came: its number from 0, its line from 1 (0 in an array), its JSON or the JSON's value."""
+    """One record as it came: its pointer, its line from 1 (0 in an array), its JSON or the JSON's value."""
 
-    number: int
+    place: str
     line: int
     content: object
 
@@ -56,26 +57,31 @@ def parse_records(
     ``owner``, records that name no user become the owner's and foreign ones are errors. Raise InvalidInput
     with the first 100 errors and the count of all, MalformedJson for a broken array, TooLarge beyond 10,000.
     """
-    items = list(islice(_items_of(body.removeprefix(_BYTE_ORDER_MARK), content_type), MAX_RECORDS + 1))
-    if len(items) > MAX_RECORDS:
-        raise TooLarge(f"At most {MAX_RECORDS:,} records are taken at once; send them in parts.")
+    items = _unfolded(record_type, _items_of(body.removeprefix(_BYTE_ORDER_MARK), content_type))
     judge = _Judge(record_type, owner)
-    records = [record for at in range(0, len(items), CHUNK) for record in judge.accept(items[at : at + CHUNK])]
+    records: list[T] = []
+    count = 0
+    while batch := list(islice(items, CHUNK)):
+        count += len(batch)
+        if count > MAX_RECORDS:
+            raise TooLarge(f"At most {MAX_RECORDS:,} records are taken at once; send them in parts.")
+        records += judge.accept(batch)
     if judge.error_count:
-        raise InvalidInput(judge.errors, f"{_errors(judge.error_count)} in {len(items):,} records; nothing was stored.")
+        raise InvalidInput(judge.errors, f"{_errors(judge.error_count)} in {count:,} records; nothing was stored.")
     return records
 
 
 def read_records(record_type: RecordType[T], path: Path, *, owner: str | None = None) -> Iterator[Chunk[T]]:
     """Read a file of any length chunk by chunk: NDJSON, or a JSON array (held in memory whole); ``.gz`` of either.
 
+    One named ``.jsonld`` is one document, whatever it starts with.
     ``owner`` as in :func:`parse_records`. Raise MalformedJson for a broken array, TooLarge for a line over
     16 MiB, BadRequest for a broken ``.gz``, OSError when the file cannot be read.
     """
     with path.open("rb") as raw:
         content = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
         try:
-            items = _items_of_file(content)
+            items = _unfolded(record_type, _items_of_file(content, is_document=".jsonld" in path.suffixes))
             while batch := list(islice(items, CHUNK)):
                 judge = _Judge(record_type, owner)
                 records = judge.accept(batch)
@@ -87,12 +93,15 @@ def read_records(record_type: RecordType[T], path: Path, *, owner: str | None = 
 
 def _items_of(body: bytes, content_type: str) -> Iterator[_Item]:
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type not in _NDJSON and (body.lstrip().startswith(b"[") or media_type == "application/json"):
+    is_json = media_type == "application/json" or media_type.endswith("+json")
+    if media_type not in _NDJSON and (is_json or body.lstrip().startswith(b"[")):
         return _elements(body)
     return _lines(body.split(b"\n"))
 
 
-def _items_of_file(content: BinaryIO) -> Iterator[_Item]:
+def _items_of_file(content: BinaryIO, *, is_document: bool) -> Iterator[_Item]:
+    if is_document:
+        return _elements(content.read().removeprefix(_BYTE_ORDER_MARK))
     lines = _bounded_lines(content)
     for blanks, first in enumerate(lines):
         text = first.removeprefix(_BYTE_ORDER_MARK).lstrip()
@@ -112,18 +121,32 @@ def _bounded_lines(content: BinaryIO) -> Iterator[bytes]:
 
 
 def _elements(document: bytes) -> Iterator[_Item]:
-    array = parse_json(document)
-    if not isinstance(array, list):
-        raise InvalidInput(
-            [FieldError(pointer="", code="list_type", detail="Send a JSON array of records, or NDJSON as such.")]
-        )
-    return (_Item(number, 0, element) for number, element in enumerate(array))
+    value = parse_json(document)
+    if not isinstance(value, list):
+        return iter([_Item("", 0, value)])
+    return (_Item(f"/{number}", 0, element) for number, element in enumerate(value))
 
 
 def _lines(lines: Iterable[bytes], before: int = 0) -> Iterator[_Item]:
     stripped = ((at, line.strip()) for at, line in enumerate(lines, start=before + 1))
     filled = ((at, line) for at, line in stripped if line)
-    return (_Item(number, at, line) for number, (at, line) in enumerate(filled))
+    return (_Item(f"/{number}", at, line) for number, (at, line) in enumerate(filled))
+
+
+def _unfolded(record_type: RecordType[T], items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield the records as values; of a document that holds several, each in its place."""
+    for item in items:
+        content = _parsed(item.content)
+        if isinstance(content, MalformedJson):
+            yield item._replace(content=content)
+        elif record_type.unfold is not None:
+            for where, part in record_type.unfold(content):
+                yield _Item(item.place + where, item.line, part)
+        elif item.place:
+            yield item._replace(content=content)
+        else:
+            detail = "Send a JSON array of records, or NDJSON as such."
+            raise InvalidInput([FieldError(pointer="", code="list_type", detail=detail)])
 
 
 def _errors(count: int) -> str:
@@ -141,8 +164,8 @@ class _Judge(Generic[T]):
         self.error_count = 0
 
     def accept(self, items: Sequence[_Item]) -> list[T]:
-        """Return the good records of ``items`` and note what is wrong with the others."""
-        values = [self._owned(_parsed(item.content)) for item in items]
+        """Return the good records of ``items``, whose content is values, and note what is wrong with the others."""
+        values = [self._owned(item.content) for item in items]
         if all(self._may_store(value) for value in values):
             with suppress(ValidationError):  # all at once is several times faster; one by one tells what is wrong
                 return self._record_type.batch.validate_python(values)
@@ -162,16 +185,15 @@ class _Judge(Generic[T]):
         return self._owner is not None and isinstance(value, dict) and value.get(field) != self._owner
 
     def _validated(self, item: _Item, value: object) -> Iterator[T]:
-        place = f"/{item.number}"
         if isinstance(value, MalformedJson):
-            self._report(item, [FieldError(pointer=place, code=value.code, detail=value.message)])
+            self._report(item, [FieldError(pointer=item.place, code=value.code, detail=value.message)])
         elif self._is_foreign(value):
             detail = f"Records of another user are not yours to write; send {self._owner!r} or leave it out."
-            where = f"{place}/{self._record_type.user_field}"
+            where = f"{item.place}/{self._record_type.user_field}"
             self._report(item, [FieldError(pointer=where, code="foreign_user", detail=detail)])
         else:
             try:
-                yield validate(self._record_type.model, value, place)
+                yield validate(self._record_type.model, value, item.place)
             except InvalidInput as error:
                 self._report(item, error.errors)
 

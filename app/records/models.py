@@ -1,5 +1,6 @@
 """Models: the registry of what was trained, and how a job finds a version in it."""
 
+from pathlib import PurePosixPath
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -39,11 +40,21 @@ class RegisteredModel(Record):
     """The time of the newest example it was trained on."""
 
 
+def _own_file(model: RegisteredModel) -> str | None:
+    """Return the file that is this version's alone: named after its id, which nobody else can have.
+
+    A version that was imported may name any file, also another user's.
+    """
+    path = PurePosixPath(model.path)
+    return path.name if path.name == model.path and path.stem == model.model_id else None
+
+
 MODELS = RecordType(
     name="models",
     model=RegisteredModel,
     id_field="model_id",
     summary="The registry of trained models: each version with its file, hash and metrics.",
+    file_of=_own_file,
 )
 
 

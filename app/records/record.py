@@ -3,9 +3,9 @@
 import pkgutil
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from importlib import import_module
 from itertools import islice
@@ -17,9 +17,10 @@ from typing_extensions import TypeAliasType
 
 import app.records
 from app.database import Json, UtcTime, metadata
-from app.errors import Misconfigured
+from app.errors import FieldError, InvalidInput, Misconfigured
 from app.jobs.fields import Model
 
+_CLOCKS_DIFFER = timedelta(minutes=5)  # a caller's may be ahead of ours
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 ColumnType = type[sa.types.TypeEngine[Any]]
@@ -47,6 +48,18 @@ T_co = TypeVar("T_co", bound=Record, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordAction:
+    """Something that is done to one stored record; its route is ``POST /records/{kind}/{id}/{name}``."""
+
+    name: str  # a verb: "resolve"
+    summary: str  # one sentence for people, in the API docs
+    body: type[Model]  # what it needs to know
+    apply: Callable[[Any, Any, datetime], Any]
+    """Takes the record, the body and the present time; returns the record as it is to be stored, which for an
+    action that was done already is the record itself. Raises Conflict where it can no longer be done."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordType(Generic[T_co]):
     """One kind of record that can be stored."""
 
@@ -56,6 +69,10 @@ class RecordType(Generic[T_co]):
     user_field: str | None = "user_id"  # the owner; None for reference data that belongs to nobody
     time_field: str = "timestamp"  # what lists are ordered by
     summary: str  # one sentence for people, in the API docs and the command line
+    actions: tuple[RecordAction, ...] = ()
+    is_admin_only: bool = False  # whether only administrators read it
+    unfold: Callable[[object], Iterable[tuple[str, object]]] | None = None  # the records inside a document, by pointer
+    file_of: Callable[[Any], str | None] | None = None  # the file in MODEL_DIR that goes when the record goes
     metadata: sa.MetaData = field(default=metadata, repr=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +122,15 @@ class RecordType(Generic[T_co]):
 
 
 AnyRecordType = RecordType[Record]
+
+
+def check_moment(name: str, at: datetime, *, since: datetime | None, now: datetime) -> None:
+    """Raise InvalidInput, naming the field, for a time before ``since`` or in the future."""
+    if at > now + _CLOCKS_DIFFER and at != since:
+        raise InvalidInput([FieldError(pointer=f"/{name}", code="in_future", detail="Send a time that has come.")])
+    if since is not None and at < since:
+        detail = f"Send a time not before {since:%FT%TZ}, when it began."
+        raise InvalidInput([FieldError(pointer=f"/{name}", code="too_early", detail=detail)])
 
 
 def load_record_types() -> dict[str, AnyRecordType]:

@@ -1,7 +1,7 @@
 """Stored records: upsert, pages, counts and removal, for every record kind, on both databases."""
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -73,9 +73,28 @@ class Records:
 
     async def get(self, record_type: RecordType[T], record_id: str, *, user_id: str | None = None) -> T | None:
         """Return one record; None when there is none, or it is not the user's."""
-        query = sa.select(record_type.table).where(record_type.table.c[record_type.id_field] == record_id)
-        found = await self._fetch(record_type, query.where(*_window(record_type, user_id)))
+        found = await self._fetch(record_type, _one(record_type, record_id, user_id))
         return found[0] if found else None
+
+    async def change(
+        self, record_type: RecordType[T], record_id: str, change: Callable[[T], T], *, user_id: str | None = None
+    ) -> T | None:
+        """Store what ``change`` makes of one record, in one transaction, and return that; None as of :meth:`get`.
+
+        Nobody else changes the record meanwhile. What ``change`` raises leaves it as it was.
+        """
+        async with self.database.write() as connection:
+            chosen = _one(record_type, record_id, user_id).with_for_update()
+            row = (await connection.execute(chosen)).mappings().first()
+            if row is None:
+                return None
+            (stored,) = record_type.batch.validate_python([dict(row)])
+            changed = change(stored)
+            if changed != stored:
+                (values,) = record_type.batch.dump_python([changed])
+                identity = record_type.table.c[record_type.id_field]
+                await connection.execute(sa.update(record_type.table).where(identity == record_id).values(values))
+        return changed
 
     async def page(
         self,
@@ -112,6 +131,13 @@ class Records:
         query = sa.select(sa.func.count()).select_from(record_type.table)
         async with self.database.read() as connection:
             return (await connection.execute(query.where(*_window(record_type, user_id, since, until)))).scalar_one()
+
+    async def delete(self, record_type: AnyRecordType, ids: Sequence[str], *, user_id: str | None = None) -> int:
+        """Delete records (at most 1,000) in one transaction; return how many were there, and the user's."""
+        identity = record_type.table.c[record_type.id_field]
+        chosen = sa.delete(record_type.table).where(identity.in_(ids), *_window(record_type, user_id))
+        async with self.database.write() as connection:
+            return (await connection.execute(chosen)).rowcount
 
     async def delete_user(self, record_type: AnyRecordType, user_id: str) -> int:
         """Delete a user's records and return how many; none of a kind that belongs to nobody.
@@ -168,6 +194,11 @@ class Records:
         async with self.database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
         return record_type.batch.validate_python([dict(row) for row in rows])
+
+
+def _one(record_type: AnyRecordType, record_id: str, user_id: str | None) -> "sa.Select[Any]":
+    identity = record_type.table.c[record_type.id_field]
+    return sa.select(record_type.table).where(identity == record_id, *_window(record_type, user_id))
 
 
 def _window(

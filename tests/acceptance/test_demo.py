@@ -1,20 +1,27 @@
 """The demo as people run it: real processes, every job completed, and numbers that follow from the sample data."""
 
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median
 
 import pytest
+from rich.console import Console
 
+from app.demo.gallery import show_plan
 from app.demo.report import Analysis, Report
 from app.demo.samples import SCENARIOS, sample_snapshots
+from app.demo.workspace import AUDIT_ENTRIES, LESSONS
 from app.embedded import find_bundled_server
 from app.jobs.ari import AnalysisStatus, AnalyzeTrendsResult, Direction, Metric, Trend
+from app.jobs.edm import DebtType
+from app.jobs.status import Status
 from app.records.ari_snapshots import AriSnapshot
 from tests.support.demo import running_demo
 
@@ -30,7 +37,7 @@ class Finished:
     redis_binary: Path
 
     def result_of(self, user_id: str) -> AnalyzeTrendsResult:
-        (result,) = [analysis.result for analysis in self.report.analyses if analysis.user_id == user_id]
+        (result,) = [analysis.result for analysis in self.report.findings.analyses if analysis.user_id == user_id]
         assert result is not None
         return result
 
@@ -46,21 +53,22 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if request.param == "on PATH":
         (path / "redis-server").symlink_to(shutil.which("redis-server") or bundled)
         bundled = path / "redis-server"
-    with running_demo(directory, "--report", str(report), "--seed", "11", PATH=str(path)) as demo:
+    elsewhere = {name: str(directory / "elsewhere") for name in ("ARCHIVE_ROOT", "MODEL_DIR", "TEMP_DIR")}
+    with running_demo(directory, "--report", str(report), "--seed", "11", PATH=str(path), **elsewhere) as demo:
         code = demo.finish()
         return Finished(
             code=code,
             said=demo.said,
             report=Report.model_validate_json(report.read_bytes()),
-            left_behind=demo.temporary_files(),
+            left_behind=[*demo.temporary_files(), *directory.glob("elsewhere")],
             redis_binary=bundled,
         )
 
 
 def test_without_a_terminal_it_leaves_with_0_once_every_job_has_completed(finished: Finished) -> None:
     assert finished.code == 0, finished.said
-    assert finished.report.is_complete
-    assert [analysis.user_id for analysis in finished.report.analyses] == [one.user_id for one in SCENARIOS]
+    assert finished.report.findings.is_complete
+    assert [analysis.user_id for analysis in finished.report.findings.analyses] == [one.user_id for one in SCENARIOS]
     assert finished.left_behind == []
 
 
@@ -69,7 +77,7 @@ def test_redis_comes_from_path_and_else_from_the_wheel(finished: Finished) -> No
 
 
 def test_the_numbers_follow_from_the_sample_data(finished: Finished) -> None:
-    for analysis in finished.report.analyses:
+    for analysis in finished.report.findings.analyses:
         snapshots = samples_of(analysis.user_id, finished.report)
         result = finished.result_of(analysis.user_id)
 
@@ -79,7 +87,7 @@ def test_the_numbers_follow_from_the_sample_data(finished: Finished) -> None:
 
 
 def test_the_table_shows_the_numbers_of_the_results_beside_what_was_put_in(finished: Finished) -> None:
-    for analysis in finished.report.analyses:
+    for analysis in finished.report.findings.analyses:
         for metric, change in analysis.put_in.items():
             trend = finished.result_of(analysis.user_id).trends[metric]
             (line,) = [line for line in section_of(analysis, finished.said) if metric in line]
@@ -108,7 +116,7 @@ def test_too_little_data_is_called_so(finished: Finished) -> None:
 
 def test_the_summary_over_all_users_is_the_arithmetic_of_all_snapshots(finished: Finished) -> None:
     snapshots = [found for scenario in SCENARIOS for found in samples_of(scenario.user_id, finished.report)]
-    result = finished.report.aggregation.result
+    result = finished.report.findings.aggregation.result
 
     assert result is not None
     assert (result.aggregated_count, result.user_count) == (len(snapshots), len(SCENARIOS))
@@ -117,6 +125,62 @@ def test_the_summary_over_all_users_is_the_arithmetic_of_all_snapshots(finished:
         assert (summary.count, summary.min, summary.max) == (len(values), min(values), max(values))
         assert summary.average == pytest.approx(fmean(values))
         assert f"{metric} {fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})" in finished.said
+
+
+def test_a_goal_is_planned_in_blocks_that_the_table_shows(finished: Finished) -> None:
+    plan = finished.report.findings.plan.result
+
+    assert plan is not None
+    assert plan.total_estimated_minutes == sum(block.estimated_minutes for block in plan.atomic_blocks)
+    assert f"… and {plan.atomic_blocks_count - 6} more." in finished.said
+    for block in plan.atomic_blocks[:6]:
+        assert re.search(rf"{re.escape(block.title)} .*│ +{block.estimated_minutes} │", finished.said)
+
+
+def test_what_was_said_without_support_is_told_by_kind(finished: Finished) -> None:
+    debts = finished.report.findings.debts.result
+
+    assert debts is not None
+    assert {kind: count for kind, count in debts.debts_by_type.items() if count} == {
+        DebtType.UNFALSIFIABLE: 2,
+        DebtType.MISSING_CITATION: 1,
+        DebtType.VAGUE_CLAIM: 1,
+        DebtType.FACT_CHECK_MATCH: 2,
+    }
+    assert "6 debts in 5 interactions, matched with 5 fact checks." in finished.said
+
+
+def test_the_more_a_model_has_read_the_less_it_is_perplexed(finished: Finished) -> None:
+    lessons = finished.report.findings.lessons
+    results = [lesson.result for lesson in lessons if lesson.result is not None]
+    perplexities = [result.metrics.perplexity for result in results]
+
+    assert [lesson.examples for lesson in lessons] == list(LESSONS)
+    assert [result.version for result in results] == [1, 2, 3]
+    assert perplexities == sorted(perplexities, reverse=True)
+    assert perplexities[0] > 1.3 * perplexities[-1]
+    for result in results:
+        assert re.search(rf"│ +{result.training_samples} texts .* {result.metrics.perplexity:.1f} │ █", finished.said)
+
+
+def test_old_audit_entries_are_in_an_archive_whose_manifest_is_shown(finished: Finished) -> None:
+    archiving = finished.report.findings.archiving.result
+
+    assert archiving is not None
+    assert (archiving.archived_count, [found.count for found in archiving.archives]) == (AUDIT_ENTRIES, [AUDIT_ENTRIES])
+    assert f"{archiving.archives[0].sha256} (read again: the same)" in finished.said
+
+
+def test_a_task_that_failed_makes_the_demo_incomplete_and_is_told(finished: Finished) -> None:
+    findings = finished.report.findings
+    failed = findings.plan.model_copy(update={"status": Status.FAILED, "result": None, "error_message": "no room"})
+    said = StringIO()
+
+    show_plan(Console(file=said), failed)
+
+    assert findings.is_complete
+    assert not findings.model_copy(update={"plan": failed}).is_complete
+    assert said.getvalue() == "The plan of the goal is failed: no room\n"
 
 
 # --- arithmetic of our own ---------------------------------------------------------------------

@@ -46,7 +46,8 @@ from workers.families.maintenance import (
     enforce_retention_policy,
     maintain_database,
 )
-from workers.families.maintenance.archive import write_batch
+from workers.families.maintenance.archive import Kept
+from workers.families.maintenance.directory import Directory
 from workers.settings import worker_settings
 
 HEAVY = MaintainDatabaseParams(maintenance_level=MaintenanceLevel.HEAVY)
@@ -166,12 +167,10 @@ async def test_a_second_run_finds_nothing_and_doubles_nothing(house: Installatio
 async def test_a_damaged_archive_deletes_nothing(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     await store(house, entry(1, 100))
 
-    def damaging(directory: Path, rows: Any) -> Any:
-        written = write_batch(directory, rows)
-        written.file.write_bytes(written.file.read_bytes()[:-1])
-        return written
+    async def damaged(self: Directory, kept: Kept) -> bytes:
+        return (self._root / kept.file).read_bytes()[:-1]
 
-    monkeypatch.setattr(archiving, "write_batch", damaging)
+    monkeypatch.setattr(Directory, "read", damaged)
 
     with pytest.raises(Discard, match="is not what its manifest says"):
         await archive(house)

@@ -1,5 +1,7 @@
 """What the maintenance jobs take, and what they refuse before anything runs."""
 
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -17,9 +19,30 @@ def test_a_directory_below_the_root_is_an_archive_location(location: str) -> Non
     assert ArchiveAuditLogsParams(archive_location=location).archive_location == location
 
 
-@pytest.mark.parametrize("location", ["s3://bucket/audit", "file:///audit", "gs://x", "https://x/y", "S3:bucket"])
+@pytest.mark.parametrize("location", ["file:///audit", "gs://x", "https://x/y", "S3://bucket/audit"])
 def test_a_location_with_a_scheme_is_refused_and_told_what_would_do(location: str) -> None:
     with pytest.raises(ValidationError, match="local directory below ARCHIVE_ROOT"):
+        ArchiveAuditLogsParams(archive_location=location)
+
+
+@pytest.mark.parametrize("location", ["s3://bucket", "s3://my.bucket-1/audit", "s3://bucket/a/b_c/d.e"])
+def test_a_bucket_is_an_archive_location_where_the_extra_is_installed(location: str) -> None:
+    assert ArchiveAuditLogsParams(archive_location=location).archive_location == location
+
+
+def test_a_bucket_is_refused_where_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiobotocore", None)
+
+    with pytest.raises(ValidationError, match=r"need the extra 's3'.*asyncjobs-service\[s3\]"):
+        ArchiveAuditLogsParams(archive_location="s3://bucket/audit")
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["s3://", "s3://B", "s3://ab", "s3:///x", "s3://bucket/", "s3://bucket//x", "s3://bucket/../x", "s3://b c/x"],
+)
+def test_what_is_no_bucket_and_prefix_is_refused(location: str) -> None:
+    with pytest.raises(ValidationError, match="s3://bucket/prefix"):
         ArchiveAuditLogsParams(archive_location=location)
 
 

@@ -18,9 +18,11 @@ from app.demo.samples import (
     sample_snapshots,
     to_ndjson,
 )
+from app.demo.workspace import sample_workspace
 from app.jobs.ari import Metric
 from app.records.ari_snapshots import ARI_SNAPSHOTS, AriSnapshot
 from app.records.ingest import parse_records
+from app.records.record import load_record_types
 
 LAST_DAY = date(2026, 3, 1)
 SEEDS = range(5)
@@ -155,3 +157,13 @@ def test_the_lines_are_what_the_records_route_takes() -> None:
     snapshots = list(sample_snapshots(seed=1, last_day=LAST_DAY))
 
     assert parse_records(ARI_SNAPSHOTS, to_ndjson(snapshots)) == snapshots
+
+
+def test_the_rest_of_the_workspace_is_as_repeatable_and_every_record_of_it_can_be_stored() -> None:
+    ones, same, others = (sample_workspace(seed=seed, last_day=LAST_DAY) for seed in (3, 3, 4))
+    kinds = load_record_types()
+
+    assert ones == same
+    assert ones["training-examples"] != others["training-examples"]
+    for kind, records in ones.items():
+        assert parse_records(kinds[kind], to_ndjson(records), content_type="application/x-ndjson") == list(records)

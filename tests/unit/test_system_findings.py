@@ -42,9 +42,12 @@ def test_a_kind_that_runs_for_long_is_named_with_the_minutes_of_the_longest() ->
 
 
 @pytest.mark.parametrize(
-    ("failed", "completed", "expected"), [(0, 0, []), (1, 9, []), (1, 8, [0.1111]), (2, 0, [1.0]), (0, 9, [])]
+    ("failed", "completed", "expected"),
+    [(0, 0, []), (1, 9, []), (2, 17, [0.1053]), (2, 8, [0.2]), (2, 7, []), (9, 0, []), (10, 0, [1.0]), (0, 99, [])],
 )
-def test_more_than_a_tenth_of_failures_is_wrong(failed: int, completed: int, expected: list[float]) -> None:
+def test_more_than_a_tenth_of_failures_is_wrong_once_ten_tasks_have_ended(
+    failed: int, completed: int, expected: list[float]
+) -> None:
     groups = [{Status.FAILED: failed}, {Status.COMPLETED: completed, Status.CANCELLED: 100}]
 
     assert [finding.value for finding in failures(groups)] == expected

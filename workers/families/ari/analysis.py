@@ -38,12 +38,9 @@ NOTICEABLE = 1.0  # percent, or points: a trend of less is significant when days
 async def analyze_trends(ctx: Context, params: AnalyzeTrendsParams) -> AnalyzeTrendsResult:
     """Judge every metric by the plain rules and by statistics; say so when there is too little to judge."""
     series = await _read_series(ctx, params)
-    trends: dict[Metric, Trend] = {}
-    alerts = snapshot_alerts(series)
-    if len(series) >= MIN_SNAPSHOTS:
-        evidence = await _weigh_all(ctx, series.daily())
-        trends = conclude(series, evidence, params.threshold_percent)
-        alerts += _metric_alerts(trends, evidence, params.threshold_percent) + tendency_alerts(series)
+    evidence = await _weigh_all(ctx, series.daily()) if len(series) >= MIN_SNAPSHOTS else {}
+    trends = conclude(series, evidence, params.threshold_percent)
+    alerts = judge(series, evidence, trends, params.threshold_percent)
     await ctx.progress(100, f"{len(alerts)} alerts", stage="done")
     return AnalyzeTrendsResult(
         user_id=params.user_id,
@@ -53,9 +50,19 @@ async def analyze_trends(ctx: Context, params: AnalyzeTrendsParams) -> AnalyzeTr
         data_points=len(series),
         trends=trends,
         tendencies=find_tendencies(series),
-        alerts=tuple(sorted(alerts, key=lambda alert: alert.severity is not Severity.CRITICAL)),
+        alerts=alerts,
         analysis_timestamp=ctx.now,
     )
+
+
+def judge(
+    series: Series, evidence: Mapping[Metric, Evidence], trends: Mapping[Metric, Trend], threshold_percent: float
+) -> tuple[TrendAlert, ...]:
+    """Return what got worse, critical ones first; without trends, single snapshots alone are judged."""
+    alerts = snapshot_alerts(series)
+    if trends:
+        alerts += _metric_alerts(trends, evidence, threshold_percent) + tendency_alerts(series)
+    return tuple(sorted(alerts, key=lambda alert: alert.severity is not Severity.CRITICAL))
 
 
 async def _read_series(ctx: Context, params: AnalyzeTrendsParams) -> Series:

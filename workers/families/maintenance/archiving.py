@@ -2,24 +2,17 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from app.failpoints import failpoint
+from app.history.archives import forget_location, read_locations, remember_location
 from app.history.turns import sole_turn
 from app.jobs import maintenance
 from app.jobs.maintenance import Archive, ArchiveAuditLogsParams, ArchiveAuditLogsResult
 from app.records.audit_entries import count_before, delete_entries, read_before
 from workers.context import Context
 from workers.families import work
-from workers.families.maintenance.archive import (
-    Written,
-    find_pending,
-    finish,
-    open_directory,
-    verify,
-    write_batch,
-)
+from workers.families.maintenance.archive import Kept, Place, is_remote, open_place, pack, verify
 
 TURN = "archive"
 MAX_LISTED = 500
@@ -32,8 +25,7 @@ _PAGE = 1_000  # rows of one query and of one deletion; more would keep the even
 class Archived:
     """What one run has archived so far."""
 
-    root: Path
-    files: list[Written] = field(default_factory=list)
+    files: list[Kept] = field(default_factory=list)
     count: int = 0
     resumed: int = 0
 
@@ -41,8 +33,8 @@ class Archived:
         """Return the files as the result names them."""
         return tuple(
             Archive(
-                manifest=str(found.manifest_file().relative_to(self.root)),
-                file=str(found.file.relative_to(self.root)),
+                manifest=found.manifest_file(),
+                file=found.file,
                 **found.manifest.model_dump(exclude={"file"}),
             )
             for found in self.files[:MAX_LISTED]
@@ -69,22 +61,51 @@ async def archive_audit_logs(ctx: Context, params: ArchiveAuditLogsParams) -> Ar
 
 async def archive_before(ctx: Context, cutoff: datetime, location: str) -> Archived:
     """Archive the entries from before a time; raise Conflict while another job archives."""
-    database, root = ctx.records.database, ctx.installation.settings.archives
-    archived = Archived(root=root)
+    database, settings = ctx.records.database, ctx.installation.settings
+    archived = Archived()
     async with sole_turn(database, TURN):
-        directory = await ctx.run_thread(open_directory, root, location)
-        for pending in await ctx.run_thread(find_pending, root):
-            archived.resumed += await _delete(ctx, pending)
-            archived.files.append(pending)
-        archived.count = archived.resumed
-        total = await count_before(database, cutoff) + archived.count
-        while rows := await _read(ctx, cutoff):
-            written = await ctx.run_thread(write_batch, directory, rows)
-            archived.count += await _delete(ctx, written)
-            archived.files.append(written)
-            percent = 100 * archived.count / max(1, total)
-            await ctx.progress(percent, f"archived {archived.count} of {total} entries", stage="archive")
+        await _finish_earlier(ctx, archived, besides=location)
+        async with open_place(settings, location) as place:
+            await _finish_pending(ctx, archived, place)
+            archived.resumed = archived.count
+            total = await count_before(database, cutoff) + archived.count
+            if is_remote(location):
+                await remember_location(database, location, ctx.now)
+            while rows := await _read(ctx, cutoff):
+                content, manifest = await ctx.run_thread(pack, rows)
+                await _settle(ctx, archived, place, await place.write(content, manifest))
+                percent = 100 * archived.count / max(1, total)
+                await ctx.progress(percent, f"archived {archived.count} of {total} entries", stage="archive")
+        if is_remote(location):
+            await forget_location(database, location)
     return archived
+
+
+async def _finish_earlier(ctx: Context, archived: Archived, *, besides: str) -> None:
+    """Finish what earlier runs left pending at other locations: their entries are in an archive already."""
+    database, settings = ctx.records.database, ctx.installation.settings
+    remembered = await read_locations(database)
+    for location in [*(["."] if is_remote(besides) else []), *remembered]:
+        if location != besides:
+            async with open_place(settings, location) as place:
+                await _finish_pending(ctx, archived, place)
+            await forget_location(database, location)
+
+
+async def _finish_pending(ctx: Context, archived: Archived, place: Place) -> None:
+    for pending in await place.find_pending():
+        await _settle(ctx, archived, place, pending)
+
+
+async def _settle(ctx: Context, archived: Archived, place: Place, kept: Kept) -> None:
+    """Read an archive file again and verify it, delete exactly its entries, and finish it."""
+    ids = await ctx.run_thread(verify, await place.read(kept), kept.manifest)
+    for at in range(0, len(ids), _PAGE):
+        archived.count += await delete_entries(ctx.records.database, ids[at : at + _PAGE])
+        failpoint("archive_half_deleted")
+    failpoint("archive_deleted")
+    await place.finish(kept)
+    archived.files.append(kept)
 
 
 async def _read(ctx: Context, cutoff: datetime) -> list[dict[str, Any]]:
@@ -97,14 +118,3 @@ async def _read(ctx: Context, cutoff: datetime) -> list[dict[str, Any]]:
         if len(page) < _PAGE:
             break
     return rows
-
-
-async def _delete(ctx: Context, written: Written) -> int:
-    """Verify an archive file, delete exactly its entries, and finish it; return how many were still there."""
-    ids, gone = await ctx.run_thread(verify, written), 0
-    for at in range(0, len(ids), _PAGE):
-        gone += await delete_entries(ctx.records.database, ids[at : at + _PAGE])
-        failpoint("archive_half_deleted")
-    failpoint("archive_deleted")
-    await ctx.run_thread(finish, written)
-    return gone

@@ -12,6 +12,7 @@ from workers.families.system.health import HIGH_MEMORY_PERCENT, LOW_DISK_PERCENT
 MAX_READY = 1000
 MAX_RUNNING = timedelta(minutes=30)
 MAX_FAILURE_RATE = 0.1
+MIN_ENDED = 10  # of fewer tasks one failure is more than a tenth, and says nothing
 FAILURE_WINDOW = timedelta(minutes=15)
 EVERYWHERE = "all"  # the subject of what is wrong with the whole installation
 
@@ -68,11 +69,11 @@ def long_jobs(running: Sequence[LongRunning], now: datetime) -> Iterator[Finding
 
 
 def failures(by_queue: Iterable[Mapping[Status, int]]) -> Iterator[Finding]:
-    """Find that more than a tenth of what ended lately, as completed or failed, has failed."""
+    """Find that more than a tenth of what ended lately, as completed or failed, has failed; of ten tasks or more."""
     groups = list(by_queue)
     failed = sum(group.get(Status.FAILED, 0) for group in groups)
     ended = failed + sum(group.get(Status.COMPLETED, 0) for group in groups)
-    if ended and failed / ended > MAX_FAILURE_RATE:
+    if ended >= MIN_ENDED and failed / ended > MAX_FAILURE_RATE:
         minutes = FAILURE_WINDOW.total_seconds() / 60
         yield Finding(
             name=AlertName.FAILURE_RATE,

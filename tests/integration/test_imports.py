@@ -1,0 +1,53 @@
+"""What a process loads: nothing that only another process's work needs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = {"aiobotocore", "botocore", "networkx", "numpy", "ortools", "pandas", "ruptures", "scipy", "sklearn", "torch"}
+
+API = "import app.api.server, app.cli.serve"
+WORKER = """
+from app.jobs.catalogue import load_catalogue
+import workers.__main__, workers.worker, workers.context
+from workers.settings import worker_settings
+worker_settings(load_catalogue(), {queues!r}, ticks=True)
+"""
+
+
+def imported(program: str) -> set[str]:
+    """Run a program under ``python -X importtime``; return the packages that it has loaded."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def test_the_api_loads_no_library_of_the_work() -> None:
+    found = imported(API)
+
+    assert "aiohttp" in found
+    assert not found & (HEAVY | {"workers"})
+
+
+def test_a_worker_of_light_queues_loads_no_heavy_library() -> None:
+    found = imported(WORKER.format(queues=["default", "maintenance"]))
+
+    assert {"arq", "workers"} <= found
+    assert not found & HEAVY
+
+
+def test_a_worker_loads_the_libraries_of_the_families_it_serves() -> None:
+    found = imported(WORKER.format(queues=["ari_analysis"]))
+
+    assert {"numpy", "scipy", "ruptures"} <= found
+    assert not found & {"networkx", "torch", "aiobotocore"}
