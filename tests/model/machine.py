@@ -343,6 +343,8 @@ class JobMachine(RuleBasedStateMachine):
     async def _drain(self) -> None:
         """Every worker dies; a sound one takes over, with the sweep beside it, until nothing is live."""
         self._all_unsound()
+        live: list[Job] = []
+        left: dict[str, list[str]] = {}
         for _ in range(ROUNDS):
             live = [row for row in (await self._rows()).values() if row.status in LIVE]
             left = await self._left()
