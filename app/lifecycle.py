@@ -6,7 +6,7 @@ by what the row says. Redis may be out at any of these moments; the sweep brings
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -29,7 +29,7 @@ from app.failpoints import failpoint
 from app.group import GroupCommit
 from app.history.reader import LiveJob, Reader
 from app.history.rows import Failure, Job, NewJob
-from app.history.writer import Settlement, Started, StartRequest, Writer
+from app.history.writer import ALONE_AT, Settlement, Started, StartRequest, Writer
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.fields import Params
 from app.jobs.status import Status
@@ -47,6 +47,7 @@ log = get_log()
 
 _RING_WAIT_S = 0.05  # how long an accept waits for Redis; the ring goes on without it
 _SETTLE_PAUSE_S = 0.5  # between tries while the database is out
+_SUSPECT_PAUSE = timedelta(seconds=1)  # until a job is offered again that nobody had a place apart for
 
 EXPIRED = Failure(
     code="expired", type="Expired", message="The job was not started before its time ran out.", is_retryable=False
@@ -160,9 +161,13 @@ class Lifecycle:
 
     # --- the engine room ----------------------------------------------------------------------
 
-    async def start(self, claims: Claims, *, worker_id: str) -> list[Started]:
+    async def start(
+        self, claims: Claims, *, worker_id: str, take_aside: Callable[[Claim], bool] | None = None
+    ) -> list[Started]:
         """Start claimed jobs in one transaction; return those that are this worker's to run, in claim order.
 
+        A worker that runs several jobs gives ``take_aside``: a suspect is not started but offered to it, still
+        held, and waits a moment if it answers no.
         Raises Unavailable, with every claim given back, when the database does not answer.
         """
         requests = [StartRequest(id=claim.id, claim=claim.token, dead=claim.dead) for claim in claims.claims]
@@ -170,16 +175,18 @@ class Lifecycle:
             for claim in claims.claims:
                 if claim.is_aborted:
                     await self._abort(claim)
-            started = await self._writer.start(requests, worker_id=worker_id, now=claims.now)
+            started = await self._writer.start(
+                requests, worker_id=worker_id, now=claims.now, in_company=take_aside is not None
+            )
         except Unavailable:
-            await self._give_back(claims.claims)
+            await self.give_back(claims.claims)
             raise
         failpoint("started")
         for job in started:
             self._outbox.post(event_of(job, "task.started", Status.RUNNING, attempt=job.attempts))
         if len(started) < len(requests):
             won = {job.id for job in started}
-            await self._yield([claim for claim in claims.claims if claim.id not in won], claims.now)
+            await self._yield([claim for claim in claims.claims if claim.id not in won], claims.now, take_aside)
         return started
 
     async def settle(self, job: Started, settlement: Settlement) -> bool:
@@ -237,9 +244,15 @@ class Lifecycle:
 
     # --- the loser acts by the row ------------------------------------------------------------
 
-    async def _yield(self, lost: Sequence[Claim], now: datetime) -> None:
+    async def _yield(
+        self, lost: Sequence[Claim], now: datetime, take_aside: Callable[[Claim], bool] | None = None
+    ) -> None:
         try:
             rows = await self._reader.get_many([claim.id for claim in lost])
+            if take_aside is not None:
+                suspects = [claim for claim in lost if claim.id in rows and _is_suspect(rows[claim.id], claim, now)]
+                aside = {claim.id for claim in suspects if take_aside(claim)}
+                lost = [claim for claim in lost if claim.id not in aside]
             items = [await self._yield_one(claim, rows[claim.id], now) for claim in lost if claim.id in rows]
             items += await self._adopt([claim for claim in lost if claim.id not in rows], now)
             await self._queue.let_go(items)
@@ -254,7 +267,7 @@ class Lifecycle:
                 job = ended
         match job.status:
             case Status.PENDING:
-                return LetGo(id=claim.id, token=claim.token, verb="wait", argument=to_ms(job.due_at))
+                return LetGo(id=claim.id, token=claim.token, verb="wait", argument=to_ms(_next_try_at(job, claim, now)))
             case Status.RUNNING:
                 return LetGo(id=claim.id, token=claim.token, verb="lend", argument=job.claim or "")
             case Status.COMPLETED | Status.FAILED | Status.CANCELLED:
@@ -300,7 +313,8 @@ class Lifecycle:
         except (NotFound, Conflict):
             log.info("abort_came_too_late", job_id=claim.id)
 
-    async def _give_back(self, claims: Sequence[Claim]) -> None:
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """Let claimed jobs that were not started wait where they stood."""
         items = [LetGo(id=claim.id, token=claim.token, verb="wait", argument=AT_ITS_PLACE) for claim in claims]
         await self._quietly(self._queue.let_go(items))
 
@@ -341,6 +355,18 @@ def _mentions(order: Order) -> Iterator[Mention]:
         user_id = getattr(order.params, "user_id", None) or order.user_id
         name = getattr(order.params, reference.field)
         yield Mention(reference=reference, name=name, user_id=user_id, place=f"{order.place}/{reference.field}")
+
+
+def _is_suspect(job: Job, claim: Claim, now: datetime) -> bool:
+    """Tell whether a claimed job could start now, but only alone (:data:`app.history.writer.ALONE_AT`)."""
+    if job.status is Status.RUNNING:
+        return job.claim == claim.dead and job.interruptions + 1 == ALONE_AT
+    is_waiting = job.status is Status.PENDING and job.due_at <= now
+    return is_waiting and job.interruptions == ALONE_AT and (job.expires_at is None or job.expires_at > now)
+
+
+def _next_try_at(job: Job, claim: Claim, now: datetime) -> datetime:
+    return now + _SUSPECT_PAUSE if _is_suspect(job, claim, now) else job.due_at
 
 
 def _moment() -> datetime:

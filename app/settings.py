@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     worker_child_memory_mb: int = Field(
         2048, ge=64, le=1_048_576, description="Megabytes of memory that the process of one CPU-bound job may use."
     )
+    worker_children: int = Field(
+        0, ge=0, le=1024, description="Child processes one worker runs at a time for CPU-bound jobs; 0 is one per core."
+    )
+    worker_hang_s: float = Field(
+        60, ge=1, le=3600, description="Seconds after which a worker whose event loop hangs is ended."
+    )
     lease_s: float = Field(9, ge=1, le=300, description="Seconds until a silent worker's jobs are taken over.")
     result_ttl_s: int = Field(3600, ge=1, description="Seconds a result stays in Redis for quick readers.")
 

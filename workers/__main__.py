@@ -1,28 +1,30 @@
 """``python -m workers``: runs a worker process, or several."""
 
-import asyncio
+import sys
 from typing import Annotated
 
 import typer
-import uvloop
 
 from app.errors import ServiceError
-from app.installation import open_installation
+from app.installation import Installation
 from app.jobs.catalogue import load_catalogue
 from app.jobs.schedules import SCHEDULES
 from app.log import configure_logging
-from app.settings import Settings, read_settings
-from workers.collector import calm_collector
+from app.settings import read_settings
+from workers.alone import LoneWorker, channel_on_stdin
 from workers.cron import Ticker
 from workers.pool import Pool
-from workers.settings import worker_settings
+from workers.serving import serve
+from workers.settings import WorkerSettings, worker_settings
 from workers.worker import Worker
 
+_COMMAND = (sys.executable, "-m", "workers")
 _HELP = """Run jobs.
 
 A worker claims due jobs of its queues from Redis, highest priority first, runs up to SLOTS of them at a
 time, and writes how each ended into the database. SIGTERM lets running jobs finish (WORKER_GRACE_S), then
-gives the rest back; a second signal leaves at once, and other workers take over after the lease.
+gives the rest back; a second signal leaves at once, and other workers take over after the lease. A worker
+that ends with exit code 75 holds work that would not end, and asks to be started again.
 
 Examples: one worker for everything: `python -m workers`. Four processes for two queues:
 `python -m workers --queues ari_analysis,default --processes 4`. Empty the queues and leave:
@@ -30,7 +32,7 @@ Examples: one worker for everything: `python -m workers`. Four processes for two
 """
 
 
-def main(
+def main(  # noqa: PLR0917  # typer calls it, by name
     queues: Annotated[
         str, typer.Option(help="Comma-separated queues or families to serve; empty serves all.", show_default=False)
     ] = "",
@@ -42,17 +44,27 @@ def main(
     cron: Annotated[
         bool | None, typer.Option("--cron/--no-cron", help="Submit what the schedule says (default: WORKER_CRON).")
     ] = None,
+    alone: Annotated[bool, typer.Option("--alone", hidden=True, help="Run what a worker hands over.")] = False,
 ) -> None:
     """Parse the command line and serve."""
     try:
         settings = read_settings()
         configure_logging(settings.log_level, settings.log_format)
+        channel = channel_on_stdin() if alone else None
         if processes > 1:
-            raise typer.Exit(Pool(_single(queues, slots, burst=burst, cron=cron), processes).run(is_burst=burst))
+            command = [*_COMMAND, *_single(queues, slots, burst=burst, cron=cron)]
+            raise typer.Exit(Pool(command, processes).run(is_burst=burst))
         ticks = settings.worker_cron if cron is None else cron
         names = [name.strip() for name in queues.split(",") if name.strip()]
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, names, slots or settings.worker_slots, burst=burst, ticks=ticks))
+        catalogue = load_catalogue()
+        served = worker_settings(catalogue, names, ticks=ticks)
+
+        def make(installation: Installation) -> Worker:
+            if channel is not None:
+                return LoneWorker(installation, channel, functions=served.functions, queues=served.queues)
+            return _worker(installation, served, slots or settings.worker_slots, burst=burst)
+
+        raise typer.Exit(serve(settings, catalogue, make))
     except ServiceError as error:
         typer.secho(f"error: {error.message}", err=True, fg=typer.colors.RED)
         raise typer.Exit(2) from error
@@ -65,22 +77,17 @@ def _single(queues: str, slots: int | None, *, burst: bool, cron: bool | None) -
     return arguments + ({True: ["--cron"], False: ["--no-cron"], None: []}[cron])
 
 
-async def _serve(settings: Settings, names: list[str], slots: int, *, burst: bool, ticks: bool) -> None:
-    catalogue = load_catalogue()
-    served = worker_settings(catalogue, names, ticks=ticks)
-    async with open_installation(settings, catalogue) as installation:
-        worker = Worker(
-            installation,
-            functions=served.functions,
-            queues=served.queues,
-            max_jobs=slots,
-            cron_jobs=served.cron_jobs,
-            ticker=Ticker(SCHEDULES, catalogue, installation.lifecycle),
-            burst=burst,
-        )
-        calm_collector()
-        await worker.async_run()
-        await worker.close()
+def _worker(installation: Installation, served: WorkerSettings, slots: int, *, burst: bool) -> Worker:
+    return Worker(
+        installation,
+        functions=served.functions,
+        queues=served.queues,
+        max_jobs=slots,
+        cron_jobs=served.cron_jobs,
+        ticker=Ticker(SCHEDULES, installation.catalogue, installation.lifecycle),
+        burst=burst,
+        alone_command=[*_COMMAND, "--alone", "--queues", ",".join(served.queues)],
+    )
 
 
 def run() -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from enum import Enum, auto
-from typing import assert_never
+from typing import Any, assert_never
 
 from structlog.contextvars import bind_contextvars
 
@@ -16,15 +16,20 @@ from app.history.writer import Settlement, Started
 from app.installation import Installation
 from app.jobs.catalogue import AnyJobType
 from app.jobs.status import Status
+from app.lifecycle import Lifecycle
 from app.live.progress import Progress
 from app.log import get_log
 from workers.context import Context
 from workers.families import Work
 from workers.outcome import Completed, Failed, Lost, Outcome, Released, completed, failed, timed_out
+from workers.room import Room
 
 log = get_log()
 
+_UNKNOWN_KIND_PAUSE_S = 10.0  # until a job that this worker does not know is offered again
+_UNKNOWN_KIND_LIMIT_S = 600.0  # after which nobody is expected to know it
 MAX_INTERRUPTIONS = 3  # lost leases after which a job counts as what kills its workers
+_PATIENCE_S = 1.5  # for work that was stopped to end; with the worker's look at its attempts, under 2 s
 
 _WORKER_LOST = Failure(
     code="worker_lost",
@@ -43,31 +48,27 @@ class StopReason(Enum):
     SHUTDOWN = auto()  # the worker stops
 
 
-def given_back(job: Started, *, after_s: float) -> Settlement:
-    """Settle a job that cannot run here: it waits for another worker."""
-    now = utc_now()
+async def refuse(job: Started, lifecycle: Lifecycle) -> None:
+    """Give back a job of a kind that this worker does not know: another version may be on its way up."""
+    settlement = _refusal(job)
+    if await lifecycle.settle(job, settlement):
+        await lifecycle.acknowledge(job, settlement)
+
+
+def _refusal(job: Started) -> Settlement:
+    now, message = utc_now(), f"No worker knows the kind {job.kind!r}."
+    is_hopeless = (now - job.due_at).total_seconds() >= _UNKNOWN_KIND_LIMIT_S
     return Settlement(
         id=job.id,
         attempts=job.attempts,
         claim=job.claim,
-        status=Status.PENDING,
-        outcome="released",
+        status=Status.FAILED if is_hopeless else Status.PENDING,
+        outcome="failed" if is_hopeless else "released",
         ended_at=now,
-        due_at=now + timedelta(seconds=after_s),
-    )
-
-
-def ended_unknown(job: Started) -> Settlement:
-    """Settle a job whose kind no worker knows."""
-    message = f"No worker knows the kind {job.kind!r}."
-    return Settlement(
-        id=job.id,
-        attempts=job.attempts,
-        claim=job.claim,
-        status=Status.FAILED,
-        outcome="failed",
-        ended_at=utc_now(),
-        error=Failure(code="unknown_task", type="UnknownTask", message=message, is_retryable=False),
+        due_at=None if is_hopeless else now + timedelta(seconds=_UNKNOWN_KIND_PAUSE_S),
+        error=Failure(code="unknown_task", type="UnknownTask", message=message, is_retryable=False)
+        if is_hopeless
+        else None,
     )
 
 
@@ -80,6 +81,8 @@ class Attempt:
         job_type: AnyJobType,
         work: Work,
         house: Installation,
+        *,
+        room: Room,
         on_settled: Callable[["Attempt", Outcome], None],
     ) -> None:
         self.job = job
@@ -89,23 +92,44 @@ class Attempt:
         self._house = house
         self._on_settled = on_settled
         self._stop_reason: StopReason | None = None
+        self._stopped_at: float | None = None
         self._is_stoppable = True
-        self._context = Context(job, job_type.limits, house, self._publish)
-        self._task: asyncio.Task[None] | None = None
+        self._is_abandoned = False
+        self._context = Context(job, job_type.limits, house, self._publish, room)
+        self.task: asyncio.Task[None] | None = None  # once it runs
 
     def stop(self, reason: StopReason) -> None:
         """Cancel the work, for this reason; the first reason counts, and a settling attempt is left alone."""
-        if self._is_stoppable and self._stop_reason is None and self._task is not None:
-            self._stop_reason = reason
-            self._task.cancel()
+        if self._is_stoppable and self._stop_reason is None and self.task is not None:
+            self._stop_reason, self._stopped_at = reason, time.monotonic()
+            self.task.cancel()
+
+    @property
+    def is_stubborn(self) -> bool:
+        """Whether the work goes on although it was told to stop a good while ago."""
+        return (
+            self._is_stoppable and self._stopped_at is not None and time.monotonic() - self._stopped_at >= _PATIENCE_S
+        )
+
+    def abandon(self) -> Coroutine[Any, Any, None]:
+        """Leave stubborn work to itself: what it does from now on is ignored. Returns what ends the attempt."""
+        self._is_stoppable, self._is_abandoned = False, True
+        self._context.close()
+        log.warning("attempt_abandoned", job_id=self.job.id, kind=self.job.kind, reason=str(self._stop_reason))
+        return self._end(self._verdict(Lost()))
 
     async def run(self) -> None:
         """Carry the attempt through to its end. Never raises for what the work does."""
-        self._task = asyncio.current_task()
+        self.task = asyncio.current_task()
         bind_contextvars(job_id=self.job.id, kind=self.job.kind, attempt=self.job.attempts, queue=self.job.queue)
         outcome = await self._outcome()
+        if self._is_abandoned:
+            return
         self._absorb_cancellation()
         self._context.close()
+        await self._end(outcome)
+
+    async def _end(self, outcome: Outcome) -> None:
         settlement = self._settlement(outcome)
         if settlement is None or not await self._house.lifecycle.settle(self.job, settlement):
             self._on_settled(self, Lost())
@@ -119,8 +143,8 @@ class Attempt:
     def _absorb_cancellation(self) -> None:
         """Take the stop as done: a timeout in what follows would otherwise mistake it for its own."""
         self._is_stoppable = False
-        while self._task is not None and self._task.cancelling():
-            self._task.uncancel()
+        while self.task is not None and self.task.cancelling():
+            self.task.uncancel()
 
     async def _outcome(self) -> Outcome:
         if self.job.interruptions >= MAX_INTERRUPTIONS:
@@ -129,10 +153,14 @@ class Attempt:
             await self._context.restore()
             params = self.job_type.params.model_validate(self.job.params)
             outcome: Outcome = completed(await self._work(self._context, params))
-        except asyncio.CancelledError as error:
+        except GeneratorExit:  # the loop is gone, and with it everything that could be written
+            raise
+        except BaseException as error:  # whatever a job does (sys.exit too), it must end in its row, not in its worker
             outcome = failed(error)
-        except Exception as error:  # whatever a job does, it must end in its row and never in its worker
-            outcome = failed(error)
+        return self._verdict(outcome)
+
+    def _verdict(self, outcome: Outcome) -> Outcome:
+        """Say how the attempt ended, given how its work did and why it was told to stop."""
         match self._stop_reason:
             case StopReason.CANCELLED | StopReason.LOST:
                 return Lost()

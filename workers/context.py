@@ -1,9 +1,12 @@
 """What a job is given: who it is, what it may read, and how it says where it stands."""
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack, assert_never
 
 from pydantic import JsonValue
@@ -18,12 +21,16 @@ from app.live.progress import Progress
 from app.log import get_log
 from workers.outcome import storable
 from workers.process import Checkpointed, Child, Progressed, Raised, Report, Returned, SoftLimitTold, Terms
+from workers.room import Room
+from workers.thread import ThreadCall
 
 A = ParamSpec("A")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _EVERY_S = 0.1  # progress is published at most this often; the last report is never lost
+_MAX_MESSAGE = 500  # characters of a progress message, or of a stage
+_RESTORE_PAUSE_S = 0.5  # between tries while the database is out
 
 log = get_log()
 
@@ -36,7 +43,12 @@ class Context:
     """
 
     def __init__(
-        self, job: Started, limits: Limits, installation: Installation, publish: Callable[[Progress], None]
+        self,
+        job: Started,
+        limits: Limits,
+        installation: Installation,
+        publish: Callable[[Progress], None],
+        room: Room | None = None,
     ) -> None:
         self.job_id = job.id
         self.kind = job.kind
@@ -53,6 +65,8 @@ class Context:
         self.latest = Progress(attempt=job.attempts, percent=0.0, message=None, stage=None)
         self._job = job
         self._publish = publish
+        self._room = room or Room(installation.settings.worker_children)
+        self._is_closed = False
         self._published_at = float("-inf")
         self._trailing: asyncio.TimerHandle | None = None
         self._soft_limit_at: float | None = time.monotonic() + limits.soft_s
@@ -74,8 +88,14 @@ class Context:
 
     async def restore(self) -> None:
         """Read what an earlier attempt left in ``restored``. The attempt calls it before the work."""
-        if self.attempt > 1:
-            self.restored = await self.installation.reader.checkpoint(self.job_id)
+        while self.attempt > 1:
+            try:
+                self.restored = await self.installation.reader.checkpoint(self.job_id)
+            except Unavailable as error:  # the job has not begun: an outage is no failure of its
+                log.warning("checkpoint_not_read", reason=str(error))
+                await asyncio.sleep(_RESTORE_PAUSE_S)
+            else:
+                return
 
     async def sleep(self, seconds: float) -> None:
         """Wait without holding anything up."""
@@ -83,8 +103,18 @@ class Context:
         await self._breathe()
 
     async def run_thread(self, function: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
-        """Run a blocking function beside the event loop; for what releases the GIL or is short."""
-        result = await asyncio.to_thread(function, *args, **kwargs)
+        """Run a blocking function beside the event loop; for what releases the GIL or is short.
+
+        Leaving this call by a cancel or the hard limit raises ThreadStopped in the function, at its next line of
+        Python; one that stays in C is left behind after a second.
+        """
+        call = ThreadCall(partial(function, *args, **kwargs))
+        try:
+            result = await call.result()
+        except asyncio.CancelledError:
+            if not await call.stop():
+                self._room.leave_behind(call.thread)
+            raise
         await self._breathe()
         return result
 
@@ -94,8 +124,13 @@ class Context:
         Its first argument is a :class:`~workers.process.Report`, for progress, checkpoints and the soft limit.
         Arguments and result go through a pipe: keep them modest, and pass files by name. What it raises is
         raised here; ProcessDied and MemoryExceeded say that it could not. Leaving this call, by cancellation
-        too, ends the process within two seconds.
+        too, ends the process within two seconds. With all of WORKER_CHILDREN taken it waits for a place, and the
+        time limits count meanwhile.
         """
+        async with self._place():
+            return await self._run_child(function, args)
+
+    async def _run_child(self, function: Callable[[Report, Unpack[Ts]], T], args: tuple[*Ts]) -> T:
         terms = Terms(
             memory_mb=self.installation.settings.worker_child_memory_mb,
             soft_limit_at=self._soft_limit_at,
@@ -110,9 +145,26 @@ class Context:
             await child.stop()
 
     def close(self) -> None:
-        """Forget a report that was still to come: the attempt has ended."""
+        """Forget a report that was still to come, and whatever comes after: the attempt has ended."""
+        self._is_closed = True
         if self._trailing is not None:
             self._trailing.cancel()
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        if self._room.places.locked():
+            self._note(self.latest.percent, "waiting for a free child process", None)
+        wait_s = None if self._soft_limit_at is None else max(0.0, self._soft_limit_at - time.monotonic())
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._room.places.acquire()
+        except TimeoutError:
+            self._soft_limit_at = None
+            raise SoftTimeLimitExceeded from None
+        try:
+            yield
+        finally:
+            self._room.places.release()
 
     async def _attend(self, child: Child) -> Any:
         while True:
@@ -132,6 +184,8 @@ class Context:
 
     async def _save(self, state: JsonValue) -> None:
         check_json(state)
+        if self._is_closed:
+            raise AttemptLost
         try:
             is_mine = await self.installation.lifecycle.checkpoint(self._job, state)
         except Unavailable as error:
@@ -142,12 +196,17 @@ class Context:
         self.has_checkpoint = True
 
     def _note(self, percent: float, message: str, stage: str | None) -> None:
-        percent = round(min(max(percent, self.latest.percent), 100.0), 1)
+        if self._is_closed:
+            return
+        if math.isfinite(percent):
+            percent = round(min(max(percent, self.latest.percent), 100.0), 1)
+        else:
+            percent = self.latest.percent
         self.latest = Progress(
             attempt=self.attempt,
             percent=percent,
-            message=storable(message) or self.latest.message,
-            stage=stage or self.latest.stage,
+            message=storable(message[:_MAX_MESSAGE]) or self.latest.message,
+            stage=storable(stage[:_MAX_MESSAGE]) if stage else self.latest.stage,
         )
         wait_s = self._published_at + _EVERY_S - time.monotonic()
         if wait_s <= 0:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import orjson
 from pydantic import ValidationError
 
-from app.errors import Discard, InvalidInput, ResultInvalid, Retry, ServiceError
+from app.errors import BadRequest, Discard, InvalidInput, NotFound, ResultInvalid, Retry, ServiceError
 from app.history.rows import Failure
 from app.jobs.fields import Result
 from app.jobs.validation import check_json
@@ -15,6 +15,7 @@ from app.queue.wire import retry_of
 
 MAX_RESULT_BYTES = 1 << 20
 _MAX_MESSAGE = 2_000
+_MAX_NAME = 200
 _MAX_TRACEBACK = 20_000  # characters kept; the end says more than the beginning
 
 
@@ -45,6 +46,9 @@ class Lost:
 
 Outcome = Completed | Failed | Released | Lost
 
+# Trying again would meet the same: bad input, what does not exist, too little data, a result that cannot be stored.
+_POINTLESS = (Discard, InvalidInput, ValidationError, NotFound, BadRequest)
+
 
 def completed(result: Result) -> Completed:
     """Serialise what the work returned; raise ResultInvalid if it cannot be stored."""
@@ -65,10 +69,10 @@ def failed(error: BaseException) -> Failed:
     return Failed(
         failure=Failure(
             code=_code(error, asked),
-            type=type(error).__name__,
-            message=storable(_message(error))[:_MAX_MESSAGE],
-            traceback=storable("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:],
-            is_retryable=asked is not None or not isinstance(error, Discard | InvalidInput | ValidationError),
+            type=type(error).__name__[:_MAX_NAME],
+            message=storable(_message(error)[:_MAX_MESSAGE]),
+            traceback=storable(_traceback(error)[-_MAX_TRACEBACK:]),
+            is_retryable=asked is not None or not isinstance(error, _POINTLESS),
         ),
         after_s=asked.after if asked else None,
     )
@@ -88,7 +92,17 @@ def storable(text: str) -> str:
 def _message(error: BaseException) -> str:
     if isinstance(error, InvalidInput):
         return "; ".join(f"{one.pointer}: {one.detail}" for one in error.errors)
-    return str(error) or type(error).__name__
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # a job's own error class may refuse to be told
+        return f"{type(error).__name__}, which cannot be shown as text"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as odd:  # names and notes of a job's own error class may be anything
+        return f"The traceback cannot be shown: {type(odd).__name__}."
 
 
 def _code(error: BaseException, asked: Retry | None) -> str:

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -17,34 +16,41 @@ _LEAST_LIFE_S = 1.0  # one that dies sooner is not started again at once
 
 
 class Pool:
-    """Keeps ``count`` worker processes alive. Call :meth:`run` in the main thread."""
+    """Keeps ``count`` processes of ``command`` alive. Call :meth:`run` in the main thread."""
 
-    def __init__(self, arguments: Sequence[str], count: int) -> None:
-        self._command = [sys.executable, "-m", "workers", *arguments]
+    def __init__(self, command: Sequence[str], count: int) -> None:
+        self._command = list(command)
         self._count = count
         self._children: list[subprocess.Popen[bytes]] = []
-        self._is_stopping = False
+        self._signals: list[int] = []  # those received, in order
+        self._forwarded: dict[int, int] = {}  # how many of them a child, by its pid, has been told
 
     def run(self, *, is_burst: bool) -> int:
         """Serve until SIGTERM or SIGINT (or, in burst, until all are done); return the exit code."""
         for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._forward)
+            signal.signal(signum, self._note)
         self._children = [start_child(self._command) for _ in range(self._count)]
         while any(child.poll() is None for child in self._children):
+            self._forward()
             time.sleep(_LOOK_S)
-            if not (self._is_stopping or is_burst):
+            if not (self._signals or is_burst):
                 self._children = [self._kept(child) for child in self._children]
         return max((abs(child.returncode) for child in self._children), default=0) if is_burst else 0
 
     def _kept(self, child: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
         if child.poll() is None:
             return child
-        log.warning("worker_process_died", pid=child.pid, exit_code=child.returncode)
+        log.warning("worker_process_ended", pid=child.pid, exit_code=child.returncode)
         time.sleep(_LEAST_LIFE_S)
-        return start_child(self._command)
+        return child if self._signals else start_child(self._command)
 
-    def _forward(self, signum: int, _frame: FrameType | None) -> None:
-        self._is_stopping = True
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        self._signals.append(signum)
+
+    def _forward(self) -> None:
+        """Tell every child what it has not been told: one may have been started while the signal came."""
         for child in self._children:
-            if child.poll() is None:
-                child.send_signal(signum)
+            for signum in self._signals[self._forwarded.get(child.pid, 0) :]:
+                if child.poll() is None:
+                    child.send_signal(signum)
+            self._forwarded[child.pid] = len(self._signals)

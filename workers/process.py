@@ -18,18 +18,21 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 import psutil
 from pydantic import JsonValue
 
-from app.errors import MemoryExceeded, ProcessDied, SoftTimeLimitExceeded
+from app.errors import MemoryExceeded, ProcessDied, ResultInvalid, SoftTimeLimitExceeded
 
 NICENESS = 10  # the worker's loop, and the rest of the machine, come first
 _LOOK_S = 0.1  # how often a child's memory is measured, and a stop noticed
 _GRACE_S = 1.0  # between SIGTERM and SIGKILL
 _REPORT_EVERY_S = 0.05  # what a child reports faster is thinned out; its last word is not
 _MB = 1 << 20
+_MAX_WORD_MB = 64  # in one message of a child: the worker must hold it, and has no memory cap of its own
+_FIRST_TO_GO = "500"  # of 1000: whom Linux ends when the machine's memory is used up
 _PRELOADED = ["workers.families"]  # what every child needs; a family's libraries are left to its own children
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # a slot is one core
 
@@ -176,7 +179,7 @@ class Child:
             self._channel.send(self._call)
             while not self._is_unwanted:
                 if self._channel.poll(_LOOK_S):
-                    word: Word = self._channel.recv()
+                    word = self._receive()
                     if isinstance(word, Returned | Raised):
                         return word
                     self._tell(word)
@@ -185,6 +188,15 @@ class Child:
         except (EOFError, ConnectionError):
             pass
         return Raised(error=self._death())
+
+    def _receive(self) -> Word:
+        try:
+            word: Word = ForkingPickler.loads(self._channel.recv_bytes(_MAX_WORD_MB * _MB))
+        except ConnectionError:
+            raise
+        except OSError as error:  # multiprocessing has no better word for a message that is too long
+            raise ResultInvalid(f"The job's process sent more than {_MAX_WORD_MB} MB at once.") from error
+        return word
 
     def _tell(self, word: Word) -> None:
         with suppress(RuntimeError):
@@ -210,7 +222,8 @@ class Child:
 
     def _end(self) -> None:
         self._channel.close()
-        if self._process.pid is None:
+        pid = self._process.pid
+        if pid is None:
             self._far_end.close()
             return
         for verb, patience in ((self._process.terminate, _GRACE_S), (self._process.kill, None)):
@@ -219,6 +232,8 @@ class Child:
             with _BOOKKEEPING:
                 verb()
             wait([self._process.sentinel], patience)
+        with suppress(ProcessLookupError, PermissionError):  # what it started belongs to its group
+            os.killpg(pid, signal.SIGKILL)
         with _BOOKKEEPING:
             self._process.join()
             self._process.close()
@@ -232,6 +247,8 @@ def _live(channel: Connection) -> None:
     _die_with_worker()
     os.setpgrp()  # Ctrl-C on a terminal reaches the worker alone, which stops its children in its own order
     os.nice(NICENESS)
+    with suppress(OSError):  # only Linux has it
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
     try:
         # The call comes this way, and not with the start, so that its imports find the environment as it is now.

@@ -9,12 +9,11 @@ import asyncio
 import os
 import platform
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any
 
-import psutil
 from arq.cron import CronJob
 from arq.worker import Worker as ArqWorker
 from arq.worker import func
@@ -23,17 +22,21 @@ from app.clock import new_id, utc_now
 from app.errors import Conflict, NotFound, Unavailable
 from app.history.writer import Started
 from app.installation import Installation
-from app.live.control import cancellations
-from app.live.workers import Heartbeat, beat, leave
+from app.live.control import orders
+from app.live.workers import Heartbeat
 from app.log import get_log
 from app.queue.client import Claims
 from app.queue.connect import OUTAGES
 from app.queue.doorbell import Doorbell
-from workers.attempt import Attempt, StopReason, ended_unknown, given_back
+from workers.attempt import Attempt, StopReason, refuse
 from workers.cron import Ticker
 from workers.families import Work
 from workers.lease import LeaseKeeper
+from workers.limits import LimitKeeper
 from workers.outcome import Completed, Failed, Outcome
+from workers.pulse import Pulse
+from workers.room import Room
+from workers.suspects import Suspects
 from workers.sweep import Sweep
 
 log = get_log()
@@ -43,11 +46,8 @@ IDLE_POLL_S = 5.0  # behind the doorbell, which wakes an idle worker at once
 _BURST_POLL_S = 0.1  # others may still run what would come back
 _WATCH_S = 0.25  # how often running attempts are held against their limits
 _REREAD_S = 5.0  # how often the rows of running attempts are read again
-_BEAT_S = 3.0
 _OUTAGE_PAUSE_S = 0.5
 _SETTLE_LIMIT_S = 10.0  # for released jobs to be written at shutdown; after that their leases run out
-_UNKNOWN_KIND_PAUSE_S = 10.0  # until a job that this worker does not know is offered again
-_UNKNOWN_KIND_LIMIT_S = 600.0  # after which nobody is expected to know it
 
 _OUTAGES = (Unavailable, *OUTAGES)
 
@@ -55,8 +55,11 @@ _OUTAGES = (Unavailable, *OUTAGES)
 class Worker(ArqWorker):
     """Runs jobs of many queues, highest priority first, in ``max_jobs`` slots.
 
-    ``functions`` is the work by kind (:func:`workers.families.load_work`); the other options are arq's.
+    ``functions`` is the work by kind (:func:`workers.families.load_work`); the other options
+    are arq's. ``alone_command`` starts a process for suspects (:mod:`workers.alone`).
     """
+
+    max_stubborn = 3  # coroutines and threads that would not end; a worker with more of them is replaced
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Worker(ArqWorker):
         ticker: Ticker | None = None,
         burst: bool = False,
         handle_signals: bool = True,
+        alone_command: Sequence[str] = (sys.executable, "-m", "workers", "--alone"),
     ) -> None:
         super().__init__(
             [func(work, name=kind) for kind, work in functions.items()],  # type: ignore[arg-type]  # ours take params
@@ -93,10 +97,15 @@ class Worker(ArqWorker):
             on_lost=self._from_thread(lambda ids: self._stop_attempts(ids, StopReason.LOST)),
             on_aborted=self._from_thread(self._cancel_aborted),
         )
+        self._suspects = Suspects(alone_command, keeper=self._keeper, lifecycle=installation.lifecycle)
+        self._pulse = Pulse(installation.redis, self.id, self._heartbeat)
+        self._room = Room(installation.settings.worker_children)
+        self.limits = LimitKeeper(self._room, at_most=self.max_stubborn)
         self._attempts: dict[str, Attempt] = {}  # one slot each
         self._running: set[asyncio.Task[None]] = set()  # the same, and those that only acknowledge
         self._claim_number = 0
-        self._is_stopping = False
+        self._is_stopping = self._is_draining = False
+        self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._searches = True  # look at every key at the next claim
@@ -111,18 +120,9 @@ class Worker(ArqWorker):
         self._keeper.start()
         self._has_room.set()
         log.info("worker_started", worker_id=self.id, queues=self.queues, slots=self.max_jobs)
-        helpers = {
-            "doorbell": self._listen_to_bells,
-            "control": self._listen_to_cancellations,
-            "limits": self._watch_limits,
-            "rows": self._reread_rows,
-            "heartbeat": self._beat,
-            "sweep": self._sweep,
-            "cron": self._tick,
-        }
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._steadily(name, helper)) for name, helper in helpers.items()]
+                tasks = [group.create_task(self._steadily(name, helper)) for name, helper in self._helpers().items()]
                 try:
                     await self._serve()
                 finally:
@@ -130,7 +130,19 @@ class Worker(ArqWorker):
                     await _dismiss(tasks)
         finally:
             await asyncio.to_thread(self._keeper.stop)
-            await self._leave()
+            await self._pulse.stop()
+
+    def _helpers(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        return {
+            "doorbell": self._listen_to_bells,
+            "control": self._listen_to_orders,
+            "limits": self._watch_limits,
+            "rows": self._reread_rows,
+            "heartbeat": self._pulse.run,
+            "suspects": self._suspects.run,
+            "sweep": self._sweep,
+            "cron": self._tick,
+        }
 
     async def close(self) -> None:
         """Run arq's shutdown hook; the stores belong to the installation, which closes them."""
@@ -139,7 +151,7 @@ class Worker(ArqWorker):
 
     def handle_sig(self, signum: signal.Signals) -> None:
         """Stop claiming at the first signal and let jobs finish; leave at once at the second."""
-        if self._is_stopping:
+        if self._is_told_to_stop.is_set():
             log.warning("worker_left_at_once", signal=signal.Signals(signum).name)
             os._exit(128 + signum)
         self.stop()
@@ -148,7 +160,15 @@ class Worker(ArqWorker):
         """Stop claiming, and end once what runs has finished or the grace period is over."""
         log.info("worker_stopping", worker_id=self.id, running=len(self._attempts))
         self._is_stopping = True
+        self._is_told_to_stop.set()
         self._wake.set()
+
+    def drain(self) -> None:
+        """Stop claiming, and end with the last running job, however long it takes."""
+        if not self._is_stopping:
+            log.info("worker_draining", worker_id=self.id, running=len(self._attempts))
+            self._is_stopping = self._is_draining = True
+            self._wake.set()
 
     def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
         """Do what :meth:`handle_sig` does: it waits already."""
@@ -182,7 +202,9 @@ class Worker(ArqWorker):
                 self.queues, want=min(free, MAX_CLAIM), token=token, search=self._searches
             )
             self._searches = False
-            if claims.claims:
+            if self._is_stopping:
+                await self._house.lifecycle.give_back(claims.claims)
+            elif claims.claims:
                 for claim in claims.claims:
                     self._keeper.hold(claim.id, claim.queue_key, token)
                 await self._start({claim.id for claim in claims.claims}, claims)
@@ -198,9 +220,9 @@ class Worker(ArqWorker):
     async def _start(self, claimed: set[str], claims: Claims) -> None:
         started: list[Started] = []
         try:
-            started = await self._house.lifecycle.start(claims, worker_id=self.id)
+            started = await self._house.lifecycle.start(claims, worker_id=self.id, take_aside=self._suspects.take)
         finally:
-            for job_id in claimed - {job.id for job in started}:
+            for job_id in claimed - {job.id for job in started} - self._suspects.held:
                 self._keeper.drop(job_id)
         for job in started:
             self._launch(job)
@@ -208,28 +230,25 @@ class Worker(ArqWorker):
     def _launch(self, job: Started) -> None:
         job_type, work = self._house.catalogue.get(job.kind), self._work.get(job.kind)
         if job_type is None or work is None:
-            self._keep(self._refuse(job))
+            self._keeper.drop(job.id)
+            self._keep(refuse(job, self._house.lifecycle))
         else:
-            attempt = Attempt(job, job_type, work, self._house, self._on_settled)
+            attempt = Attempt(job, job_type, work, self._house, room=self._room, on_settled=self._on_settled)
             self._attempts[job.id] = attempt
-            self._keep(attempt.run()).add_done_callback(lambda _: self._free(job.id))
+            self._keep(attempt.run()).add_done_callback(lambda _: self._free(attempt))
         if len(self._attempts) >= self.max_jobs:
             self._has_room.clear()
 
     def _on_settled(self, attempt: Attempt, outcome: Outcome) -> None:
-        match outcome:
-            case Completed():
-                self.jobs_complete += 1
-            case Failed():
-                self.jobs_failed += 1
-            case _:
-                pass
-        self._free(attempt.job.id)
+        self.jobs_complete += isinstance(outcome, Completed)
+        self.jobs_failed += isinstance(outcome, Failed)
+        self._free(attempt)
 
-    def _free(self, job_id: str) -> None:
+    def _free(self, attempt: Attempt) -> None:
         """Give a slot back: when the attempt is settled, or at the latest when its task ends, however it ends."""
-        if self._attempts.pop(job_id, None) is not None:
-            self._keeper.drop(job_id)
+        if self._attempts.get(attempt.job.id) is attempt:  # and not the next one, while this one would not end
+            del self._attempts[attempt.job.id]
+            self._keeper.drop(attempt.job.id)
             self._has_room.set()
             self._wake.set()
 
@@ -245,23 +264,21 @@ class Worker(ArqWorker):
         if task.cancelled() or task.exception() is not None:
             log.error("attempt_broke", exc_info=None if task.cancelled() else task.exception())
 
-    async def _refuse(self, job: Started) -> None:
-        """Give back a kind that this worker does not know: another version may be on its way up."""
-        self._keeper.drop(job.id)
-        if (utc_now() - job.due_at).total_seconds() < _UNKNOWN_KIND_LIMIT_S:
-            settlement = given_back(job, after_s=_UNKNOWN_KIND_PAUSE_S)
-        else:
-            settlement = ended_unknown(job)
-        if await self._house.lifecycle.settle(job, settlement):
-            await self._house.lifecycle.acknowledge(job, settlement)
-
     async def _finish(self) -> None:
-        if self._running:
-            await asyncio.wait(self._running, timeout=self._house.settings.worker_grace_s)
+        self._suspects.hang_up()
+        await self._let_finish()
         self._stop_attempts(list(self._attempts), StopReason.SHUTDOWN)
         if self._running:
             await asyncio.wait(self._running, timeout=_SETTLE_LIMIT_S)
+        await self._suspects.gone(within_s=_SETTLE_LIMIT_S)
         log.info("worker_stopped", worker_id=self.id, completed=self.jobs_complete, failed=self.jobs_failed)
+
+    async def _let_finish(self) -> None:
+        """Wait for what runs: to its end in a drain, for the grace period from a signal on."""
+        while self._is_draining and self._running and not self._is_told_to_stop.is_set():  # noqa: ASYNC110  # two things
+            await asyncio.sleep(_WATCH_S)
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._house.settings.worker_grace_s)
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -295,17 +312,21 @@ class Worker(ArqWorker):
             else:
                 await self._doorbell.pass_on(bell)
 
-    async def _listen_to_cancellations(self) -> None:
-        async for job_id in cancellations(self._house.redis):
-            self._stop_attempts([job_id], StopReason.CANCELLED)
+    async def _listen_to_orders(self) -> None:
+        async for verb, subject in orders(self._house.redis):
+            if verb == "cancel":
+                self._stop_attempts([subject], StopReason.CANCELLED)
+            elif verb == "drain" and subject == self.id:
+                self.drain()
 
     async def _watch_limits(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_S)
-            now = monotonic()
-            for attempt in self._attempts.values():
-                if now >= attempt.hard_limit_at:
-                    attempt.stop(StopReason.TIMEOUT)
+            for attempt, task in self.limits.abandoned(self._attempts.values()):
+                self._running.discard(task)
+                self._keep(attempt.abandon())
+            if self.limits.has_too_many:
+                self.drain()
 
     async def _reread_rows(self) -> None:
         """Find cancels and takeovers that nobody told of."""
@@ -315,14 +336,6 @@ class Worker(ArqWorker):
             if claims:
                 mine = await self._house.reader.running_under(claims)
                 self._stop_attempts(claims.keys() - mine, StopReason.LOST)
-
-    async def _beat(self) -> None:
-        process, lag_s = psutil.Process(), 0.0
-        while True:
-            await beat(self._house.redis, self._heartbeat(process.memory_info().rss, lag_s))
-            before = monotonic()
-            await asyncio.sleep(_BEAT_S)
-            lag_s = max(0.0, monotonic() - before - _BEAT_S)
 
     async def _sweep(self) -> None:
         house = self._house
@@ -375,12 +388,6 @@ class Worker(ArqWorker):
             started_at=self._started_at,
             last_heartbeat=utc_now(),
         )
-
-    async def _leave(self) -> None:
-        try:
-            await leave(self._house.redis, self.id)
-        except OUTAGES as error:
-            log.warning("worker_not_signed_off", reason=str(error))
 
 
 async def _dismiss(tasks: Sequence[asyncio.Task[None]]) -> None:

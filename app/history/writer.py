@@ -20,6 +20,7 @@ from app.history.rows import Failure, Job, NewJob, job_from
 from app.history.tables import checkpoints, jobs, schedules
 from app.jobs.status import Status
 
+ALONE_AT = 2  # interruptions after which a job runs only where nothing else does
 _INSERT_ROWS = 1000  # a longer write would hold SQLite's only writer for too long
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
 
@@ -109,13 +110,20 @@ class Writer:
                 return False
             return (await connection.execute(statement)).first() is not None
 
-    async def start(self, requests: Sequence[StartRequest], *, worker_id: str, now: datetime) -> list[Started]:
+    async def start(
+        self, requests: Sequence[StartRequest], *, worker_id: str, now: datetime, in_company: bool = False
+    ) -> list[Started]:
         """Start what may start, in one transaction; return the winners in the order asked.
 
         ``now`` is Redis time, as the claim reported it: due and expiry are never judged by a worker's clock.
+        Where other jobs run too (``in_company``), a job that has to run alone is not started.
         """
         batch = [(request.id, request.claim, request.dead) for request in requests]
-        values = self._sql.claims.values(self._database.dialect, batch) | {"now": now, "worker": worker_id}
+        values = self._sql.claims.values(self._database.dialect, batch) | {
+            "now": now,
+            "worker": worker_id,
+            "alone": ALONE_AT if in_company else -1,
+        }
 
         def change(connection: sa.Connection) -> dict[str, RowMapping]:
             self._lock(connection, [request.id for request in requests])
@@ -284,6 +292,7 @@ FROM {rows}
 WHERE task_id = row_id AND (
     (status = 'pending' AND due_at <= :now AND (expires_at IS NULL OR expires_at > :now))
     OR (status = 'running' AND claim IN (row_dead, row_claim)))
+    AND interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END <> :alone
 RETURNING {returning}
 """
 

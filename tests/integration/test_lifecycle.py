@@ -20,7 +20,7 @@ from app.history.reader import JobFilter
 from app.history.writer import Started
 from app.installation import Installation
 from app.jobs.status import FINAL, Status
-from app.live.control import cancellations
+from app.live.control import orders
 from app.live.events import Event, load_event
 from app.live.totals import read_totals
 from app.queue import keys
@@ -594,13 +594,13 @@ async def test_a_waiting_job_is_cancelled_and_leaves_redis(house: Installation) 
 
 async def test_a_running_job_is_cancelled_in_its_row_and_its_worker_told(house: Installation) -> None:
     started = await start_one(house)
-    told = cancellations(house.redis)
+    told = orders(house.redis)
     listening = asyncio.ensure_future(anext(told))
     await eventually(lambda: _listeners(house))
 
     await house.lifecycle.cancel(started.id)
 
-    assert await asyncio.wait_for(listening, 5) == started.id
+    assert await asyncio.wait_for(listening, 5) == ("cancel", started.id)
     assert (await row(house, started.id)).status is Status.CANCELLED
     assert await entry(house.redis, started) is not None  # its holder's to drop
     await told.aclose()  # type: ignore[attr-defined]  # it is an async generator

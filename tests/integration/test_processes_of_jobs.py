@@ -195,6 +195,131 @@ async def test_what_cannot_be_sent_to_a_child_fails_the_job(house: Installation)
     assert job.status is Status.FAILED
 
 
+# --- places for children -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_place(house: Installation) -> Installation:
+    object.__setattr__(house, "settings", house.settings.model_copy(update={"worker_children": 1}))
+    return house
+
+
+async def holding(ctx: Context, params: Anything) -> Something:
+    return Something(value=await ctx.run_process(crunching.hold, Path(str(params.value))))
+
+
+async def test_no_more_children_run_at_a_time_than_a_worker_has_places_for(
+    one_place: Installation, tmp_path: Path
+) -> None:
+    house, first, second = one_place, tmp_path / "first", tmp_path / "second"
+    ids = [await submit(house, JOB, str(place)) for place in (first, second)]
+    async with at_work(make_worker(house, {JOB.kind: holding})):
+        await pid_in(first)
+        await eventually(lambda: _message(house, ids[1], "waiting for a free child process"))
+        assert not second.exists()
+        first.unlink()
+        await pid_in(second)
+        second.unlink()
+        done = [await becomes(house, job_id, Status.COMPLETED) for job_id in ids]
+
+    assert len({job.result["value"] for job in done}) == 2
+
+
+async def _message(house: Installation, job_id: str, message: str) -> bool:
+    told = await read_progress(house.redis, [job_id])
+    return job_id in told and told[job_id].message == message
+
+
+async def test_a_job_that_waits_for_a_place_can_be_cancelled_and_takes_none(
+    one_place: Installation, tmp_path: Path
+) -> None:
+    house, place = one_place, tmp_path / "first"
+    running = await submit(house, JOB, str(place))
+    async with at_work(make_worker(house, {JOB.kind: holding})) as worker:
+        await pid_in(place)
+        waiting = await submit(house, JOB, str(tmp_path / "second"))
+        await eventually(lambda: _message(house, waiting, "waiting for a free child process"))
+
+        await house.lifecycle.cancel(waiting)
+
+        await eventually(lambda: len(worker._attempts) == 1)
+        place.unlink()
+        await becomes(house, running, Status.COMPLETED)
+        await eventually(lambda: worker._room.places._value == 1)
+    assert not (tmp_path / "second").exists()
+
+
+async def test_the_time_limits_count_while_a_job_waits_for_a_place(one_place: Installation, tmp_path: Path) -> None:
+    house, place = one_place, tmp_path / "first"
+    running = await submit(house, JOB, str(place))
+    async with at_work(make_worker(house, {JOB.kind: holding, SHORT.kind: holding})):
+        await pid_in(place)
+        late = await becomes(house, await submit(house, SHORT, str(tmp_path / "second")), Status.FAILED)
+        place.unlink()
+        await becomes(house, running, Status.COMPLETED)
+
+    assert late.error is not None
+    assert (late.error.code, late.error.type) == ("timeout", "SoftTimeLimitExceeded")
+
+
+async def test_the_place_of_a_killed_child_comes_back(one_place: Installation, tmp_path: Path) -> None:
+    house, place = one_place, tmp_path / "first"
+    killed = await submit(house, JOB, str(place))
+    async with at_work(make_worker(house, {JOB.kind: holding}, slots=1)):
+        os.kill(await pid_in(place), signal.SIGKILL)
+        await becomes(house, killed, Status.FAILED)
+        again = tmp_path / "again"
+        job_id = await submit(house, JOB, str(again))
+        await pid_in(again)
+        again.unlink()
+        await becomes(house, job_id, Status.COMPLETED)
+
+
+# --- what a child returns and leaves ---------------------------------------------------------------
+
+
+async def test_a_result_of_fifty_megabytes_from_a_child_is_invalid(house: Installation) -> None:
+    job = await ended(house, crunching.answer, 50)
+
+    assert job.error is not None
+    assert (job.error.code, job.error.is_retryable) == ("result_invalid", False)
+
+
+async def test_what_is_too_large_for_the_worker_is_not_even_received(house: Installation) -> None:
+    job = await ended(house, crunching.answer, 65)
+
+    assert job.error is not None
+    assert (job.error.code, job.error.message) == ("result_invalid", "The job's process sent more than 64 MB at once.")
+
+
+async def test_what_a_child_started_ends_with_it(house: Installation, tmp_path: Path) -> None:
+    job_id = await submit(house, JOB)
+    async with at_work(make_worker(house, {JOB.kind: calling(crunching.leave_a_child, tmp_path / "pid")})):
+        pid = await pid_in(tmp_path / "pid")
+
+        await house.lifecycle.cancel(job_id)
+
+        await eventually(lambda: not is_alive(pid), within=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process say that it may go first")
+async def test_a_child_goes_before_its_worker_when_the_machine_has_no_memory_left(house: Installation) -> None:
+    assert (await ended(house, crunching.tell_oom_score)).result == {"value": 500}
+
+
+async def test_a_stopping_worker_ends_its_children_and_gives_their_jobs_back(
+    house: Installation, tmp_path: Path
+) -> None:
+    object.__setattr__(house, "settings", house.settings.model_copy(update={"worker_grace_s": 0.1}))
+    job_id = await submit(house, JOB)
+    async with at_work(make_worker(house, {JOB.kind: calling(crunching.spin_deaf, tmp_path / "pid")})):
+        pid = await pid_in(tmp_path / "pid")
+
+    job = await row(house, job_id)
+    assert (job.status, job.releases, job.failures, job.interruptions) == (Status.PENDING, 1, 0, 0)
+    assert not is_alive(pid)
+
+
 # --- a worker that is killed ---------------------------------------------------------------------
 
 WORKER = """

@@ -260,7 +260,7 @@ async def test_a_stopping_worker_lets_jobs_finish_first(house: Installation) -> 
 async def test_a_kind_that_no_worker_knows_is_given_back_first_and_fails_in_the_end(
     house: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.worker._UNKNOWN_KIND_PAUSE_S", 0.05)
+    monkeypatch.setattr("workers.attempt._UNKNOWN_KIND_PAUSE_S", 0.05)
     job_id = await submit(house, JOB)
     async with at_work(make_worker(house, {SOUTH.kind: give_back})):
 
@@ -269,7 +269,7 @@ async def test_a_kind_that_no_worker_knows_is_given_back_first_and_fails_in_the_
             return job if job.releases else None
 
         given_back = await eventually(is_given_back)
-        monkeypatch.setattr("workers.worker._UNKNOWN_KIND_LIMIT_S", 0.0)
+        monkeypatch.setattr("workers.attempt._UNKNOWN_KIND_LIMIT_S", 0.0)
         failed = await becomes(house, job_id, Status.FAILED)
 
     assert given_back.failures == 0

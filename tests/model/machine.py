@@ -171,7 +171,7 @@ class JobMachine(RuleBasedStateMachine):
         job = holder.job
         row = await self.house.reader.get(job.id)
         assert row is not None
-        args = [_LEASE_MS, job.id, keys.queue(job.queue, row.priority), job.claim]
+        args: list[str | int] = [_LEASE_MS, job.id, keys.queue(job.queue, row.priority), job.claim]
         lost, _ = await self._renew(args=args)
         rivals = [one for one in self.holders if one.job.id == job.id and one.job.attempts > job.attempts]
         if row.status is Status.RUNNING and row.claim == job.claim and not rivals:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -121,3 +122,28 @@ def wait_for_ever() -> None:
 
 def _naturals() -> Iterable[int]:
     return range(1000)
+
+
+def hold(_report: Report, place: Path) -> int:
+    """Write down the process id, and wait until the file is gone."""
+    place.write_text(str(os.getpid()))
+    while place.exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def answer(_report: Report, megabytes: int) -> str:
+    """Return a text of that size."""
+    return "x" * megabytes * (1 << 20)
+
+
+def leave_a_child(_report: Report, place: Path) -> None:
+    """Start a process, write down its id, and wait for ever."""
+    child = subprocess.Popen(["sleep", "600"])
+    place.write_text(str(child.pid))
+    wait_for_ever()
+
+
+def tell_oom_score(_report: Report) -> int:
+    """Return how readily Linux would end this process for want of memory."""
+    return int(Path("/proc/self/oom_score_adj").read_text())

@@ -1,0 +1,175 @@
+"""Poison jobs among good ones, in real worker processes: each ends failed with its reason, the others complete."""
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psutil
+import pytest
+from pydantic import JsonValue
+
+from app.history.rows import Job
+from app.installation import Installation, open_installation
+from app.jobs.status import Status
+from app.lifecycle import Order
+from app.settings import Settings
+from tests.support.poison import CATALOGUE, DEAF, GOOD, POISON
+from tests.support.processes import is_alive
+from tests.support.service import kill, process
+from tests.support.waiting import eventually
+from tests.support.workplace import Anything, TrialType, becomes, row, submit
+
+pytestmark = pytest.mark.timeout(600)  # a limit, not an expectation: poison costs leases and starts of processes
+
+WORKER = "tests.support.poison"
+REASONS = {
+    "kill": "worker_lost",
+    "hang": "worker_lost",
+    "leave": "unknown",
+    "memory": "memory_exceeded",
+    "large": "result_invalid",
+    "odd": "result_invalid",
+    "deaf": "timeout",
+}
+
+
+@pytest.fixture
+def quick(settings: Settings) -> Settings:
+    """Settings with limits that a test can wait for."""
+    limits: dict[str, Any] = {"lease_s": 3.0, "worker_hang_s": 3.0, "worker_grace_s": 2.0}
+    return settings.model_copy(update=limits | {"worker_child_memory_mb": 300, "worker_slots": 20})
+
+
+@pytest.fixture
+async def house(quick: Settings) -> AsyncIterator[Installation]:
+    async with open_installation(quick, CATALOGUE) as installation:
+        yield installation
+
+
+@pytest.fixture
+def processes() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize(
+    ("good", "each"), [(150, 1), pytest.param(2_000, 3, marks=[pytest.mark.chaos, pytest.mark.timeout(900)])]
+)
+async def test_each_poison_job_ends_failed_with_its_reason_and_every_good_one_completes(
+    house: Installation, quick: Settings, processes: ExitStack, good: int, each: int
+) -> None:
+    harms = [harm for harm in REASONS for _ in range(each)]
+    poison, fine = await _mixed(house, harms, good)
+    began = time.monotonic()
+    processes.enter_context(process(quick, WORKER, "--pool", "2"))
+
+    await eventually(lambda: _all_ended(house), within=550)
+
+    ended = {job_id: await row(house, job_id) for job_id in poison}
+    found = {(poison[job_id], job.error.code if job.error else None) for job_id, job in ended.items()}
+    assert found == set(REASONS.items())
+    assert all(job.interruptions <= 3 for job in ended.values())
+    assert Counter([(await row(house, job_id)).status for job_id in fine]) == {Status.COMPLETED: good}
+    print(f"\n{len(poison)} poison and {good} good jobs ended after {time.monotonic() - began:.1f} s.")  # noqa: T201
+
+
+async def _mixed(house: Installation, harms: list[str], good: int) -> tuple[dict[str, str], list[str]]:
+    """Submit the poison spread evenly among the good jobs; return the ids with their harms, and the good ids."""
+    poison: list[tuple[str, Order]] = [(harm, _order(DEAF if harm == "deaf" else POISON, harm)) for harm in harms]
+    orders = [_order(GOOD, "") for _ in range(good)]
+    gap = good // len(poison)
+    for number, (_, order) in enumerate(poison):
+        orders.insert(number * (gap + 1), order)
+    accepted = await house.lifecycle.submit(orders)
+    harmful = {job.id: order for job, order in zip(accepted, orders, strict=True) if order.job_type is not GOOD}
+    named = {id(order): harm for harm, order in poison}
+    fine = [job.id for job in accepted if job.id not in harmful]
+    return {job_id: named[id(order)] for job_id, order in harmful.items()}, fine
+
+
+def _order(job_type: TrialType, harm: str) -> Order:
+    values: dict[str, JsonValue] = {GOOD.kind: {"seconds": 0.2}, DEAF.kind: 600}
+    return Order(job_type=job_type, params=Anything(value=values.get(job_type.kind, harm)), owner="ann")
+
+
+async def _all_ended(house: Installation) -> bool:
+    return not await house.reader.live_page(before=None, limit=1)
+
+
+# --- one process and its end -----------------------------------------------------------------------
+
+
+async def test_a_worker_whose_loop_hangs_ends_with_its_stack_in_the_log(
+    house: Installation, quick: Settings, processes: ExitStack
+) -> None:
+    worker = processes.enter_context(process(quick, WORKER))
+    await submit(house, POISON, "hang")
+
+    assert await eventually(worker.poll, within=60) == 1
+    log = next(quick.data_dir.glob(f"{WORKER}-*.log")).read_text()
+    assert "Timeout (0:00:03)!" in log
+    assert "in harm" in log
+
+
+async def test_a_worker_full_of_stubborn_work_ends_with_a_code_that_asks_for_another(
+    house: Installation, quick: Settings, processes: ExitStack
+) -> None:
+    worker = processes.enter_context(process(quick, WORKER))
+    ids = [await submit(house, DEAF, 600) for _ in range(4)]
+
+    assert await eventually(worker.poll, within=60) == 75
+    assert {(await row(house, job_id)).status for job_id in ids} == {Status.FAILED}
+
+
+async def test_a_pool_replaces_a_worker_full_of_stubborn_work(
+    house: Installation, quick: Settings, processes: ExitStack
+) -> None:
+    pool = processes.enter_context(process(quick, WORKER, "--pool", "1"))
+    first = await eventually(lambda: _workers(pool), within=60)
+    for _ in range(4):
+        await submit(house, DEAF, 600)
+
+    second = await eventually(lambda: _workers(pool) - first, within=60)
+
+    done = await becomes(house, await submit(house, GOOD), Status.COMPLETED, within=60)
+    assert {done.result["value"]["pid"]} == second
+
+
+def _workers(pool: subprocess.Popen[bytes]) -> set[int]:
+    return {child.pid for child in psutil.Process(pool.pid).children()}
+
+
+async def test_sigterm_ends_a_worker_with_stubborn_work_and_gives_its_job_back(
+    house: Installation, quick: Settings, processes: ExitStack
+) -> None:
+    worker = processes.enter_context(process(quick, WORKER))
+    patient = await submit(house, GOOD, {"seconds": 600})
+    deaf = await submit(house, DEAF, 600)
+    await becomes(house, deaf, Status.FAILED, within=60)
+    await becomes(house, patient, Status.RUNNING)
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert await eventually(lambda: worker.poll() is not None, within=20)
+    assert worker.returncode == 0
+    job: Job = await row(house, patient)
+    assert (job.status, job.releases, job.failures, job.interruptions) == (Status.PENDING, 1, 0, 0)
+
+
+async def test_a_killed_pool_leaves_no_process(house: Installation, quick: Settings, processes: ExitStack) -> None:
+    pool = processes.enter_context(process(quick, WORKER, "--pool", "2"))
+    await submit(house, POISON, "memory")
+    family = await eventually(lambda: _family(pool, at_least=4), within=60)  # with a fork server and its child
+
+    kill(pool)
+
+    await eventually(lambda: not any(map(is_alive, family)), within=5)
+
+
+def _family(pool: subprocess.Popen[bytes], *, at_least: int) -> list[int] | None:
+    found = [child.pid for child in psutil.Process(pool.pid).children(recursive=True)]
+    return found if len(found) >= at_least else None

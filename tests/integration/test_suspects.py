@@ -1,0 +1,206 @@
+"""Jobs that were interrupted twice: they run alone, and what kills its process there is at fault."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from app.errors import Conflict
+from app.history.rows import Job
+from app.history.tables import jobs
+from app.installation import Installation, open_installation
+from app.jobs.status import Status
+from app.settings import Settings
+from tests.support.environment import environment_of
+from tests.support.poison import CATALOGUE, COMMAND, DEAF, GOOD, POISON, WORKS
+from tests.support.processes import is_alive
+from tests.support.service import kill, process
+from tests.support.waiting import eventually
+from tests.support.workplace import TrialType, at_work, becomes, make_worker, row, submit
+from workers.worker import Worker
+
+pytestmark = pytest.mark.timeout(120)  # a limit, not an expectation: a busy machine starts a process slowly
+
+
+@pytest.fixture
+def hasty(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings with a lease that a test can wait for, also in the environment of every process started here."""
+    hasty = settings.model_copy(update={"lease_s": 2.0, "worker_grace_s": 1.0, "worker_hang_s": 2.0})
+    for name, value in environment_of(hasty).items():
+        monkeypatch.setenv(name, value)
+    return hasty
+
+
+@pytest.fixture
+async def house(hasty: Settings) -> AsyncIterator[Installation]:
+    async with open_installation(hasty, CATALOGUE) as installation:
+        yield installation
+
+
+@pytest.fixture
+def processes() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def worker(house: Installation, *, slots: int = 10) -> Worker:
+    return make_worker(house, WORKS, slots=slots, alone_command=[*COMMAND, "--alone"])
+
+
+async def suspect(house: Installation, job_type: TrialType, value: Any = None, *, in_s: float = 0) -> str:
+    """Submit a job that was interrupted twice; beside a worker at work, it must not be due before it is so."""
+    due_at = await house.queue.now() + timedelta(seconds=in_s)
+    job_id = await submit(house, job_type, value, scheduled_for=due_at)
+    async with house.database.write() as connection:
+        await connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(interruptions=2))
+    return job_id
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_a_suspect_runs_in_a_process_that_holds_nothing_else(house: Installation) -> None:
+    ids = [await suspect(house, GOOD) for _ in range(4)]
+    plain = await submit(house, GOOD)
+    async with at_work(worker(house)):
+        done = [await becomes(house, job_id, Status.COMPLETED, within=60) for job_id in ids]
+        beside = await becomes(house, plain, Status.COMPLETED)
+
+    assert beside.result["value"]["pid"] == os.getpid()
+    assert all(job.result["value"]["pid"] != os.getpid() for job in done)
+    assert [job.result["value"]["running"] for job in done] == [0, 0, 0, 0]
+    assert {(job.attempts, job.interruptions) for job in done} == {(1, 2)}
+    assert not _children()
+
+
+@pytest.mark.parametrize("harm", ["kill", "hang"])
+async def test_a_suspect_that_kills_its_process_ends_failed_and_spares_the_rest(house: Installation, harm: str) -> None:
+    poison, good = await suspect(house, POISON, harm), await suspect(house, GOOD)
+    async with at_work(worker(house)):
+        dead = await becomes(house, poison, Status.FAILED, within=60)
+        done = await becomes(house, good, Status.COMPLETED, within=60)
+
+    assert (dead.interruptions, dead.error and dead.error.code) == (3, "worker_lost")
+    assert (done.interruptions, done.attempts) == (2, 1)
+
+
+async def test_a_suspect_gets_its_turn_while_every_slot_is_taken_and_takes_none(house: Installation) -> None:
+    async with at_work(worker(house, slots=2)) as busy:
+        for _ in range(40):
+            await submit(house, GOOD, {"seconds": 0.5}, priority=9)
+        await eventually(lambda: len(busy._attempts) == 2)
+        job_id = await suspect(house, GOOD, in_s=1)
+        await house.lifecycle.reprioritise(job_id, priority=10)
+        done = await becomes(house, job_id, Status.COMPLETED, within=30)
+        waiting = (await house.queue.stats(["north"]))[0].ready
+        await _cancel_all(house)
+
+    assert done.result["value"]["pid"] != os.getpid()
+    assert waiting > 0
+
+
+async def _cancel_all(house: Installation) -> None:
+    for job in await house.reader.live_page(before=None, limit=1000):
+        with suppress(Conflict):
+            await house.lifecycle.cancel(job.id)
+
+
+async def test_a_suspect_can_be_cancelled(house: Installation, tmp_path: Path) -> None:
+    job_id = await suspect(house, GOOD, {"seconds": 60, "file": str(tmp_path / "pid")})
+    async with at_work(worker(house)):
+        await eventually((tmp_path / "pid").exists, within=60)
+
+        await house.lifecycle.cancel(job_id)
+
+        await eventually(lambda: _is_let_go(house, job_id))
+    assert (await row(house, job_id)).status is Status.CANCELLED
+
+
+async def _is_let_go(house: Installation, job_id: str) -> bool:
+    return not await house.redis.exists(f"arq:in-progress:{job_id}")
+
+
+async def test_stubborn_work_does_not_stay_beside_the_next_suspect(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.suspects._PROCESSES", 1)
+    deaf = await suspect(house, DEAF, 30)
+    async with at_work(worker(house)):
+        failed = await becomes(house, deaf, Status.FAILED, within=60)
+        first = set(_children())
+        good = await suspect(house, GOOD, in_s=1)
+        done = await becomes(house, good, Status.COMPLETED, within=60)
+
+    assert failed.error is not None
+    assert failed.error.code == "timeout"
+    assert done.result["value"]["pid"] not in first
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+async def test_a_suspect_whose_worker_is_killed_is_released_and_not_convicted(
+    house: Installation, hasty: Settings, processes: ExitStack, tmp_path: Path
+) -> None:
+    place = tmp_path / "pid"
+    job_id = await suspect(house, GOOD, {"seconds": 60, "file": str(place)})
+    doomed = processes.enter_context(process(hasty, "tests.support.poison"))
+    alone = int(await eventually(lambda: place.exists() and place.read_text(), within=60))
+
+    kill(doomed)
+
+    async def is_released() -> Job | None:
+        job = await row(house, job_id)
+        return job if job.releases else None
+
+    released = await eventually(is_released, within=10)
+    assert (released.status, released.interruptions) == (Status.PENDING, 2)
+    await eventually(lambda: not is_alive(alone), within=10)
+
+
+async def test_a_stopping_worker_takes_its_suspects_along_without_burning_anything(
+    house: Installation, tmp_path: Path
+) -> None:
+    place = tmp_path / "pid"
+    job_id = await suspect(house, GOOD, {"seconds": 60, "file": str(place)})
+    async with at_work(worker(house)):
+        await eventually(place.exists, within=60)
+
+    job = await row(house, job_id)
+    assert (job.status, job.interruptions, job.releases, job.failures) == (Status.PENDING, 2, 1, 0)
+    assert not _children()
+
+
+def _children() -> list[int]:
+    return [
+        child.pid
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and "--alone" in child.cmdline()
+    ]
+
+
+async def test_a_job_that_kills_every_worker_ends_failed_and_its_neighbours_complete(
+    house: Installation, hasty: Settings, processes: ExitStack
+) -> None:
+    neighbours = [await submit(house, GOOD, {"seconds": 0.3}) for _ in range(5)]
+    poison = await submit(house, POISON, "kill")
+    neighbours += [await submit(house, GOOD, {"seconds": 0.3}) for _ in range(5)]
+    processes.enter_context(process(hasty, "tests.support.poison", "--pool", "1"))
+
+    dead = await becomes(house, poison, Status.FAILED, within=90)
+    done = [await becomes(house, job_id, Status.COMPLETED, within=60) for job_id in neighbours]
+
+    assert (dead.interruptions, dead.error and dead.error.code) == (3, "worker_lost")
+    assert {job.interruptions for job in done} == {2}
+
+
+async def test_no_more_suspects_are_held_than_the_line_takes(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.suspects._LINE", 1)
+    ids = [await suspect(house, GOOD) for _ in range(6)]
+    async with at_work(worker(house)):
+        await asyncio.gather(*(becomes(house, job_id, Status.COMPLETED, within=60) for job_id in ids))

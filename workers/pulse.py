@@ -1,0 +1,48 @@
+"""A worker's heartbeat: what it says of itself every few seconds, for whoever looks after it."""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+
+import psutil
+
+from app.live.workers import Heartbeat, beat, leave
+from app.log import get_log
+from app.queue.connect import OUTAGES, Redis
+
+log = get_log()
+
+_BEAT_S = 3.0
+_SAMPLE_S = 0.25  # a loop that is held up for longer than this between two beats shows in the next one
+
+
+class Pulse:
+    """Beats for one worker; ``describe`` makes the heartbeat of its resident bytes and its loop's lag in seconds."""
+
+    def __init__(self, redis: Redis, worker_id: str, describe: Callable[[int, float], Heartbeat]) -> None:
+        self._redis = redis
+        self._worker_id = worker_id
+        self._describe = describe
+
+    async def run(self) -> None:
+        """Beat for ever. Raises when Redis does not answer."""
+        process, lag_s = psutil.Process(), 0.0
+        while True:
+            await beat(self._redis, self._describe(process.memory_info().rss, lag_s))
+            lag_s = await _worst_lag_s()
+
+    async def stop(self) -> None:
+        """Sign off."""
+        try:
+            await leave(self._redis, self._worker_id)
+        except OUTAGES as error:
+            log.warning("worker_not_signed_off", reason=str(error))
+
+
+async def _worst_lag_s() -> float:
+    """Watch the event loop until the next beat; return by how much it was late at the worst."""
+    until, worst_s = monotonic() + _BEAT_S, 0.0
+    while (before := monotonic()) < until:
+        await asyncio.sleep(_SAMPLE_S)
+        worst_s = max(worst_s, monotonic() - before - _SAMPLE_S)
+    return worst_s
