@@ -1,7 +1,7 @@
 """The record routes: store and list the data that jobs work on, one pair of routes per kind of record."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field, RootModel
@@ -10,8 +10,11 @@ from app.api.auth import Caller
 from app.api.endpoint import Call, Endpoint, endpoint
 from app.api.filters import Limit, Text
 from app.api.reading import JSON_TYPES, MIB
-from app.errors import Forbidden
+from app.credentials.scopes import Scope
+from app.errors import FieldError, Forbidden, InvalidInput
 from app.jobs.fields import Model, Moment
+from app.jobs.validation import MAX_LISTED
+from app.records.audit_entries import RESERVED, AuditEntry
 from app.records.ingest import parse_records
 from app.records.record import AnyRecordType, Record
 
@@ -77,9 +80,11 @@ def reader_of(record_type: AnyRecordType, caller: Caller, wanted: str | None) ->
     """Return whose records a caller reads, None for everybody's; raises Forbidden for another user's."""
     if caller.is_admin or record_type.user_field is None:
         return wanted
-    if wanted not in (None, caller.user_id):
-        raise Forbidden("This key may read the records of its own user only.")
-    return caller.user_id
+    if wanted is not None and not caller.may_act_for(wanted):
+        raise Forbidden(
+            f"To read another user's records needs the scope {Scope.ANY_USER.value!r}, or an administrator."
+        )
+    return wanted or caller.user_id
 
 
 def writer_of(record_type: AnyRecordType, caller: Caller) -> str | None:
@@ -88,7 +93,7 @@ def writer_of(record_type: AnyRecordType, caller: Caller) -> str | None:
         return None
     if record_type.user_field is None:
         raise Forbidden(f"{record_type.name} belong to nobody; only administrators write them.")
-    return caller.user_id
+    return None if caller.may(Scope.ANY_USER) else caller.user_id
 
 
 def _store_endpoint(record_type: AnyRecordType) -> Endpoint:
@@ -97,6 +102,7 @@ def _store_endpoint(record_type: AnyRecordType) -> Endpoint:
     async def store_records(call: Call, raw: bytes) -> StoredRecords:
         owner = writer_of(record_type, call.caller)
         records = await _parse(record_type, raw, call.request.headers.get("Content-Type", ""), owner)
+        _refuse_reserved(records)
         stored = await call.installation.records.upsert(record_type, records)
         return StoredRecords(kind=record_type.name, stored=stored)
 
@@ -104,6 +110,7 @@ def _store_endpoint(record_type: AnyRecordType) -> Endpoint:
         "POST",
         f"/records/{record_type.name}",
         store_records,
+        scope=Scope.RECORDS_WRITE,
         body=RootModel[tuple[record_model, ...]],
         body_limit=MAX_BODY,
         media_types=MEDIA_TYPES,
@@ -133,6 +140,18 @@ def _list_endpoint(record_type: AnyRecordType) -> Endpoint:
         summary=f"List {record_type.name}, newest first.",
         operation_id=f"list_{record_type.name.replace('-', '_')}",
     )
+
+
+def _refuse_reserved(records: Sequence[Record]) -> None:
+    """Raise InvalidInput for an audit entry that claims to be one of the service's own, or would replace one."""
+    detail = f"Ids that begin with {RESERVED!r} are those of the service's own entries; choose another."
+    wrong = [
+        FieldError(pointer=f"/{at}/entry_id", code="reserved", detail=detail)
+        for at, record in enumerate(records)
+        if isinstance(record, AuditEntry) and record.entry_id.startswith(RESERVED)
+    ]
+    if wrong:
+        raise InvalidInput(wrong[:MAX_LISTED])
 
 
 async def _parse(record_type: AnyRecordType, raw: bytes, content_type: str, owner: str | None) -> list[Record]:

@@ -27,6 +27,17 @@ COMMANDS = {
     "catalogue": [],
     "config": [],
     "db": ["upgrade", "current"],
+    "keys": ["create", "list", "rotate", "revoke"],
+    "keys create": ["--user", "--name", "--scope", "--days"],
+    "keys list": ["--user"],
+    "keys rotate": ["--overlap-hours"],
+    "keys revoke": [],
+    "users": ["create", "password", "disable", "enable", "list"],
+    "users create": ["--scope", "--password-stdin"],
+    "users password": ["--password-stdin"],
+    "users disable": [],
+    "users enable": [],
+    "users list": [],
     "db upgrade": [],
     "db current": [],
     "records": ["import", "export", "list", "count"],
@@ -35,7 +46,7 @@ COMMANDS = {
     "records list": ["--user", "--limit"],
     "records count": ["--user"],
 }
-GROUPS = {"db", "records"}
+GROUPS = {"db", "keys", "records", "users"}
 
 
 def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
