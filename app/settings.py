@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         None,
         description="Secret of at least 32 characters, the same for every API process, that keys are hashed and "
-        "tokens signed with; unset makes one in DATA_DIR/secret.",
+        "tokens signed with; unset makes one in DATA_DIR/server.key.",
     )
     metrics_open: bool = Field(True, description="Whether /metrics needs no key.")
     access_token_ttl_s: int = Field(900, ge=60, le=86_400, description="Seconds the token of a login holds.")

@@ -27,9 +27,9 @@ class ServerSecret:
 
 def open_secret(settings: Settings) -> ServerSecret:
     """Return the secret that the settings name: ``SECRET_KEY``, else a file that is made on the first start."""
-    given = settings.secret_key.get_secret_value() if settings.secret_key else _stored(settings.data_dir / "secret")
+    given = settings.secret_key.get_secret_value() if settings.secret_key else _stored(settings.data_dir / "server.key")
     if len(given) < _LEAST:
-        raise Misconfigured(f"SECRET_KEY, or DATA_DIR/secret, must have at least {_LEAST} characters.")
+        raise Misconfigured(f"SECRET_KEY, or DATA_DIR/server.key, must have at least {_LEAST} characters.")
     return ServerSecret(given)
 
 
@@ -42,7 +42,7 @@ def _stored(path: Path) -> str:
 def _make(path: Path) -> None:
     """Write a new secret that only this system user can read. Of several processes at once, one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, prefix=".secret-") as draft:  # made with mode 0600
+    with NamedTemporaryFile("w", dir=path.parent, prefix=".server-key-") as draft:  # made with mode 0600
         draft.write(secrets.token_urlsafe(48) + "\n")
         draft.flush()
         with suppress(FileExistsError):

@@ -49,7 +49,7 @@ COMMANDS = {
 GROUPS = {"db", "keys", "records", "users"}
 
 
-def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(module: str, *arguments: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m module`` on a wide screen that knows no colours."""
     inherited = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     surroundings = inherited | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", **environment}
@@ -57,6 +57,7 @@ def run(module: str, *arguments: str, **environment: str) -> subprocess.Complete
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env=surroundings,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=50,

@@ -63,13 +63,13 @@ def test_the_servers_secret_is_made_once_and_kept_private(tmp_path: Path) -> Non
     first, second = open_secret(settings), open_secret(settings)
 
     assert first.key_for("this") == second.key_for("this") != first.key_for("that")
-    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    assert (tmp_path / "server.key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["server.key"]
 
 
 @pytest.mark.parametrize("text", ["", "short\n"])
 def test_a_secret_that_can_be_guessed_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text(text)
+    (tmp_path / "server.key").write_text(text)
 
     with pytest.raises(Misconfigured):
         open_secret(Settings(data_dir=tmp_path))
