@@ -113,7 +113,7 @@ POST   /api/schedules/{name}/run                    401   403   403    403   202
 
 MODEL = {"parameters": {"model_name": "m"}}
 GOAL = {"parameters": {"goal_id": "g", "goal_description": "Learn to sail"}}
-SUBMIT = {"parameters": {}}
+SUBMIT: dict[str, Any] = {"parameters": {}}
 
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/auth/login"): {},
