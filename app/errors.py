@@ -112,6 +112,17 @@ class TooLarge(ServiceError):
     status = 413
 
 
+class TooManyTries(ServiceError):
+    """Too many failed logins; wait before the next."""
+
+    code = "too_many_tries"
+    status = 429
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
 class Unavailable(ServiceError):
     """The database does not answer; nothing was accepted. Try again shortly."""
 

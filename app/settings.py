@@ -52,11 +52,25 @@ class Settings(BaseSettings):
         (), description="Comma-separated origins that browsers may call from; empty allows none."
     )
     admin_api_key: SecretStr | None = Field(
-        None, description="Bearer token of the administrator; unset makes one in DATA_DIR/admin.key."
+        None, description="Bearer token of the administrator; unset, the first start makes an admin key and shows it."
     )
     api_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(
         default_factory=dict, description="Comma-separated user=key pairs: bearer tokens of ordinary users."
     )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Secret of at least 32 characters, the same for every API process, that keys are hashed and "
+        "tokens signed with; unset makes one in DATA_DIR/server.key.",
+    )
+    metrics_open: bool = Field(True, description="Whether /metrics needs no key.")
+    access_token_ttl_s: int = Field(900, ge=60, le=86_400, description="Seconds the token of a login holds.")
+    session_ttl_s: int = Field(43_200, ge=300, le=2_592_000, description="Seconds the session of a browser holds.")
+    cookie_secure: bool = Field(
+        True, description="Whether browsers send the session cookie over TLS only, except to localhost."
+    )
+    jwt_issuer: str = Field("", description="Outside issuer (iss) whose tokens are taken; empty is none.")
+    jwt_audience: str = Field("", description="Audience (aud) that tokens of JWT_ISSUER must name.")
+    jwt_jwks_url: str = Field("", description="URL of the keys of JWT_ISSUER, of which RS256 and ES256 are taken.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field(
@@ -126,6 +140,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "admin_api_key",
+        "secret_key",
         "planner_api_key",
         "s3_secret_access_key",
         "archive_root",

@@ -11,7 +11,8 @@ It returns the annotated answer model, or a response of its own. Its docstring's
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, get_type_hints
@@ -22,9 +23,12 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from app.api.auth import NOBODY, Caller, bearer_of
+from app.api.browsers import cookie_caller
 from app.api.reading import JSON_TYPES, MIB, check_media_type, read_body, read_query
-from app.api.resources import INSTALLATION, KEYRING
-from app.errors import Forbidden, Unauthenticated
+from app.api.resources import INSTALLATION, KEYRING, request_id_of
+from app.credentials.acts import Act, record_act
+from app.credentials.scopes import Scope
+from app.errors import Forbidden, ServiceError, Unauthenticated
 from app.installation import Installation
 from app.jobs.validation import parse_json, validate
 
@@ -36,7 +40,7 @@ class Access(Enum):
     """Who may call."""
 
     OPEN = "open"  #: anybody; the handler itself may still ask for a key
-    CALLER = "caller"  #: whoever has a key
+    CALLER = "caller"  #: whoever has a key with the endpoint's scope
     ADMIN = "admin"  #: the administrator
 
 
@@ -48,6 +52,7 @@ class Call:
     caller: Caller
     installation: Installation
     headers: dict[str, str] = field(default_factory=dict)  # what the handler wants the answer to carry
+    foreign: list[str] = field(default_factory=list)  # users whose things an administrator touches here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,8 @@ class Endpoint:
     answer: type[BaseModel] | None  # None: the handler makes the response
     status: int
     access: Access
+    scope: Scope  # what a caller's key must allow
+    is_audited: bool  # whether every call leaves an audit entry; those of administrators do that change something
     body_limit: int
     media_types: tuple[str, ...]
     unpacks: bool  # whether the body may come as gzip; the limit is that of what it holds
@@ -74,15 +81,31 @@ class Endpoint:
         """Return the handler that aiohttp calls."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            caller = admit(request, self.access)
+            caller = await admit(request, self.access, self.scope)
             call = Call(request=request, caller=caller, installation=request.app[INSTALLATION])
             given = {name: await self._read(request, name, annotation) for name, annotation in self.reads}
-            answer = await self.work(call, **given)
+            async with self._audit(call, given.get("query")):
+                answer = await self.work(call, **given)
             if isinstance(answer, web.StreamResponse):
                 return answer
             return json_response(answer, status=self.status, headers=call.headers)
 
         return handle
+
+    @asynccontextmanager
+    async def _audit(self, call: Call, query: object) -> AsyncIterator[None]:
+        """Leave an audit entry of what an administrator changes, however it ends."""
+        result = "internal_error"
+        try:
+            yield
+            result = "success"
+        except ServiceError as error:
+            result = error.code
+            raise
+        finally:
+            is_admin_act = self.method != "GET" and (self.access is Access.ADMIN or bool(call.foreign))
+            if self.is_audited or is_admin_act:
+                await record_act(call.installation.records, _act(self.operation_id, call, query, result))
 
     async def _read(self, request: web.Request, name: str, annotation: Any) -> object:
         if name == "query":
@@ -102,6 +125,8 @@ def endpoint(
     *,
     status: int = 200,
     access: Access = Access.CALLER,
+    scope: Scope | None = None,
+    is_audited: bool = False,
     body: type[BaseModel] | None = None,
     body_limit: int = MIB,
     media_types: tuple[str, ...] = JSON_TYPES,
@@ -125,6 +150,8 @@ def endpoint(
         answer=None if issubclass(answer, web.StreamResponse) else answer,
         status=status,
         access=access,
+        scope=scope or (Scope.TASKS_READ if method == "GET" else Scope.TASKS_WRITE),
+        is_audited=is_audited,
         body_limit=body_limit,
         media_types=media_types,
         unpacks=unpacks,
@@ -133,19 +160,47 @@ def endpoint(
     )
 
 
-def admit(request: web.Request, access: Access) -> Caller:
+async def admit(request: web.Request, access: Access, scope: Scope) -> Caller:
     """Return who is calling; raise Unauthenticated or Forbidden if they may not."""
     if access is Access.OPEN:
         return NOBODY
-    token = bearer_of(request.headers.get(hdrs.AUTHORIZATION))
-    caller = request.app[KEYRING].caller_of(token) if token else None
-    if caller is None:
-        raise Unauthenticated("This API key is not known." if token else None)
+    caller = await identify(request)
     if access is Access.ADMIN and not caller.is_admin:
         raise Forbidden("This is for administrators only.")
+    if not caller.may(scope):
+        raise Forbidden(f"This needs the scope {scope.value!r}, which this credential does not have.")
+    return caller
+
+
+async def identify(request: web.Request) -> Caller:
+    """Return who is calling, by bearer token or by the cookie of a browser's session; raise Unauthenticated."""
+    keyring = request.app[KEYRING]
+    token = bearer_of(request.headers.get(hdrs.AUTHORIZATION))
+    caller = await keyring.caller_of(token) if token else await cookie_caller(request, keyring)
+    if caller is None:
+        raise Unauthenticated("This credential is not known, or has ended." if token else None)
     return caller
 
 
 def json_response(answer: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer with a model as JSON."""
     return web.Response(body=to_json(answer), status=status, content_type="application/json", headers=headers)
+
+
+def _act(operation_id: str, call: Call, query: object, result: str) -> Act:
+    request = call.request
+    details: dict[str, Any] = {"request_id": request_id_of(request), "method": request.method}
+    if isinstance(query, BaseModel) and (given := query.model_dump(mode="json", exclude_defaults=True)):
+        details["query"] = given
+    if call.foreign:
+        details["users"] = sorted(set(call.foreign))
+    return Act(
+        actor=call.caller.user_id,
+        action=operation_id,
+        resource=request.path,
+        result=result,
+        component="api",
+        details=details,
+        ip=request.remote,
+        credential=call.caller.proof,
+    )

@@ -68,8 +68,11 @@ def health_endpoints() -> tuple[Endpoint, ...]:
     return (endpoint("GET", "/tasks/health", show_health),)
 
 
-def probe_endpoints(head_revision: str) -> Iterator[Endpoint]:
-    """Yield the open routes that stand outside ``/api``; ``head_revision`` is the schema that is needed."""
+def probe_endpoints(head_revision: str, *, metrics_open: bool) -> Iterator[Endpoint]:
+    """Yield the routes that stand outside ``/api``; ``head_revision`` is the schema that is needed.
+
+    They are open, the metrics if they are so set.
+    """
 
     async def show_readiness(call: Call) -> Readiness:
         """Tell whether this process can take requests: 503 when the database is out or not migrated."""
@@ -77,7 +80,7 @@ def probe_endpoints(head_revision: str) -> Iterator[Endpoint]:
 
     yield endpoint("GET", "/health", show_liveness, access=Access.OPEN)
     yield endpoint("GET", "/ready", show_readiness, access=Access.OPEN)
-    yield endpoint("GET", "/metrics", show_metrics, access=Access.OPEN)
+    yield endpoint("GET", "/metrics", show_metrics, access=Access.OPEN if metrics_open else Access.CALLER)
 
 
 async def show_health(call: Call) -> Health:

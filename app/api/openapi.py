@@ -33,7 +33,7 @@ def document_of(endpoints: Iterable[tuple[str, Endpoint]]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas.definitions,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, or a token."}},
         },
     }
 

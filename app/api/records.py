@@ -11,9 +11,11 @@ from app.api.endpoint import Call, Endpoint, endpoint
 from app.api.filters import Limit, Text
 from app.api.reading import JSON_TYPES, MIB
 from app.clock import utc_now
-from app.errors import Forbidden, NotFound
+from app.credentials.scopes import Scope
+from app.errors import FieldError, Forbidden, InvalidInput, NotFound
 from app.jobs.fields import Model, Moment
-from app.jobs.validation import json_errors
+from app.jobs.validation import MAX_LISTED, json_errors
+from app.records.audit_entries import RESERVED, AuditEntry
 from app.records.erasure import erase_one, erase_user
 from app.records.ingest import parse_records
 from app.records.record import AnyRecordType, Record, RecordAction
@@ -117,9 +119,11 @@ def reader_of(record_type: AnyRecordType, caller: Caller, wanted: str | None) ->
         raise Forbidden(f"{record_type.name} are for administrators only.")
     if caller.is_admin or record_type.user_field is None:
         return wanted
-    if wanted not in (None, caller.user_id):
-        raise Forbidden("This key may read the records of its own user only.")
-    return caller.user_id
+    if wanted is not None and not caller.may_act_for(wanted):
+        raise Forbidden(
+            f"To read another user's records needs the scope {Scope.ANY_USER.value!r}, or an administrator."
+        )
+    return wanted or caller.user_id
 
 
 def writer_of(record_type: AnyRecordType, caller: Caller) -> str | None:
@@ -128,7 +132,7 @@ def writer_of(record_type: AnyRecordType, caller: Caller) -> str | None:
         return None
     if record_type.user_field is None:
         raise Forbidden(f"{record_type.name} belong to nobody; only administrators write them.")
-    return caller.user_id
+    return None if caller.may(Scope.ANY_USER) else caller.user_id
 
 
 def eraser_of(caller: Caller, owner: str) -> str:
@@ -144,6 +148,7 @@ def _store_endpoint(record_type: AnyRecordType) -> Endpoint:
     async def store_records(call: Call, raw: bytes) -> StoredRecords:
         owner = writer_of(record_type, call.caller)
         records = await _parse(record_type, raw, call.request.headers.get("Content-Type", ""), owner)
+        _refuse_reserved(records)
         stored = await call.installation.records.upsert(record_type, records)
         return StoredRecords(kind=record_type.name, stored=stored)
 
@@ -151,6 +156,7 @@ def _store_endpoint(record_type: AnyRecordType) -> Endpoint:
         "POST",
         f"/records/{record_type.name}",
         store_records,
+        scope=Scope.RECORDS_WRITE,
         body=RootModel[tuple[record_model, ...]],
         body_limit=MAX_BODY,
         media_types=MEDIA_TYPES,
@@ -201,6 +207,8 @@ def _show_endpoint(record_type: AnyRecordType) -> Endpoint:
 def _delete_endpoint(record_type: AnyRecordType) -> Endpoint:
     async def delete_record(call: Call) -> DeletedRecords:
         owner, record_id = writer_of(record_type, call.caller), _id_of(record_type, call)
+        if record_type.model is AuditEntry and record_id.startswith(RESERVED):
+            raise Forbidden("What the service itself has noted is not deleted here; retention archives it first.")
         files = call.installation.settings.models_path
         if not await erase_one(call.installation.records, record_type, record_id, user_id=owner, files=files):
             _missing(record_type)
@@ -208,7 +216,12 @@ def _delete_endpoint(record_type: AnyRecordType) -> Endpoint:
 
     summary = f"Delete one of the {record_type.name} for good."
     return endpoint(
-        "DELETE", _path(record_type), delete_record, summary=summary, operation_id=_operation("delete", record_type)
+        "DELETE",
+        _path(record_type),
+        delete_record,
+        scope=Scope.RECORDS_WRITE,
+        summary=summary,
+        operation_id=_operation("delete", record_type),
     )
 
 
@@ -222,6 +235,7 @@ def _erase_endpoint(record_type: AnyRecordType) -> Endpoint:
         "DELETE",
         f"/records/{record_type.name}",
         delete_records,
+        scope=Scope.RECORDS_WRITE,
         summary=f"Delete all {record_type.name} of a user for good.",
         operation_id=_operation("delete_all", record_type),
     )
@@ -238,7 +252,7 @@ def _erase_user_endpoint(record_types: Sequence[AnyRecordType]) -> Endpoint:
         }
         return DeletedUser(user_id=owner, deleted=deleted, total=sum(deleted.values()))
 
-    return endpoint("DELETE", "/records", delete_user_records)
+    return endpoint("DELETE", "/records", delete_user_records, scope=Scope.RECORDS_WRITE)
 
 
 def _action_endpoint(record_type: AnyRecordType, action: RecordAction) -> Endpoint:
@@ -256,6 +270,7 @@ def _action_endpoint(record_type: AnyRecordType, action: RecordAction) -> Endpoi
         "POST",
         f"{_path(record_type)}/{action.name}",
         act,
+        scope=Scope.RECORDS_WRITE,
         summary=action.summary,
         operation_id=_operation(action.name, record_type),
     )
@@ -279,6 +294,18 @@ def _id_of(record_type: AnyRecordType, call: Call) -> str:
 
 def _missing(record_type: AnyRecordType) -> NoReturn:
     raise NotFound(f"There is no such record among {record_type.name}: not found.")
+
+
+def _refuse_reserved(records: Sequence[Record]) -> None:
+    """Raise InvalidInput for an audit entry that claims to be one of the service's own, or would replace one."""
+    detail = f"Ids that begin with {RESERVED!r} are those of the service's own entries; choose another."
+    wrong = [
+        FieldError(pointer=f"/{at}/entry_id", code="reserved", detail=detail)
+        for at, record in enumerate(records)
+        if isinstance(record, AuditEntry) and record.entry_id.startswith(RESERVED)
+    ]
+    if wrong:
+        raise InvalidInput(wrong[:MAX_LISTED])
 
 
 async def _parse(record_type: AnyRecordType, raw: bytes, content_type: str, owner: str | None) -> list[Record]:

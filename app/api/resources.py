@@ -4,7 +4,9 @@ from aiohttp import web
 
 from app.api.auth import Keyring
 from app.api.hub import Hub
+from app.api.throttle import LoginThrottle
 from app.api.throughput import Throughput
+from app.credentials.passwords import Passwords
 from app.installation import Installation
 from app.metrics import ProcessMetrics
 
@@ -13,8 +15,17 @@ class Sockets(set[web.WebSocketResponse]):
     """The websockets that are open."""
 
 
+class Logins:
+    """What the login route works with."""
+
+    def __init__(self) -> None:
+        self.passwords = Passwords()
+        self.throttle = LoginThrottle()
+
+
 INSTALLATION = web.AppKey("installation", Installation)
 KEYRING = web.AppKey("keyring", Keyring)
+LOGINS = web.AppKey("logins", Logins)
 HUB = web.AppKey("hub", Hub)
 THROUGHPUT = web.AppKey("throughput", Throughput)
 SOCKETS = web.AppKey("sockets", Sockets)

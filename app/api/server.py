@@ -2,26 +2,30 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import orjson
 import uvloop
-from aiohttp import web
+from aiohttp import web, web_response
 
-from app.api.auth import open_keyring
-from app.api.endpoint import Access, Call, Endpoint, Work, endpoint
+from app.api.auth import admin_key_of, open_keyring
+from app.api.endpoint import Call, Endpoint, Work, endpoint
 from app.api.health import health_endpoints, probe_endpoints
 from app.api.hub import Hub
+from app.api.keys import key_endpoints
 from app.api.middleware import add_headers, answer_preflights, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
 from app.api.problems import answer_problems
 from app.api.records import MAX_BODY, record_endpoints
-from app.api.resources import HUB, INSTALLATION, KEYRING, METRICS, SOCKETS, THROUGHPUT, Sockets
+from app.api.resources import HUB, INSTALLATION, KEYRING, LOGINS, METRICS, SOCKETS, THROUGHPUT, Logins, Sockets
 from app.api.schedules import schedule_endpoints
+from app.api.sessions import session_endpoints
 from app.api.stream import close_sockets, stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
+from app.credentials.keys import KeyMint, create_first_key
+from app.credentials.secret import open_secret
 from app.history.migrate import head_revision
 from app.installation import Installation, open_installation
 from app.jobs.schedules import SCHEDULES
@@ -40,14 +44,21 @@ _LINGERING_S = 2.0  # how long the rest of a refused body is read away, so that 
 _SHUTDOWN_S = 10.0  # how long requests that are being answered may take when the process is asked to stop
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
     """Serve the API until a signal asks to stop. For a process of its own."""
-    uvloop.run(serve(settings))
+    uvloop.run(serve(settings, tell_key=tell_key))
 
 
-async def serve(settings: Settings) -> None:
-    """Serve the API until SIGTERM or SIGINT; a second signal leaves at once."""
+async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
+    """Serve the API until SIGTERM or SIGINT; a second signal leaves at once.
+
+    An installation without any credential gets an administrator's key, and ``tell_key`` is told it, once.
+    """
     async with open_installation(settings) as installation:
+        if admin_key_of(settings) is None:
+            key = await create_first_key(installation.database, KeyMint(open_secret(settings)))
+            if key is not None:
+                tell_key(key)
         runner = make_runner(build_app(installation))
         await runner.setup()
         try:
@@ -69,7 +80,8 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
         client_max_size=MAX_BODY,  # every endpoint sets its own limit below this one
     )
     app[INSTALLATION] = installation
-    app[KEYRING] = open_keyring(installation.settings)
+    app[KEYRING] = open_keyring(installation.settings, installation.database)
+    app[LOGINS] = Logins()
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
     app[SOCKETS] = Sockets()
@@ -83,6 +95,8 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
 
 def make_runner(app: web.Application) -> web.AppRunner:
     """Make what serves the application; packed bodies are not unpacked, so that none can be a bomb."""
+    # The only way to reach the answers to what is no HTTP, too: no answer tells which version of what this is.
+    web_response.SERVER_SOFTWARE = "jobs"  # type: ignore[attr-defined]  # no option for it
     return web.AppRunner(
         app, access_log=None, auto_decompress=False, lingering_time=_LINGERING_S, shutdown_timeout=_SHUTDOWN_S
     )
@@ -90,6 +104,8 @@ def make_runner(app: web.Application) -> web.AppRunner:
 
 def _add_routes(app: web.Application, installation: Installation) -> None:
     prefixed = [
+        *session_endpoints(),
+        *key_endpoints(),
         *operation_endpoints(installation.catalogue),
         *health_endpoints(),
         *task_endpoints(installation.catalogue),
@@ -97,9 +113,9 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),
     ]
-    rooted = [*probe_endpoints(head_revision()), *stream_aliases()]
+    rooted = [*probe_endpoints(head_revision(), metrics_open=installation.settings.metrics_open), *stream_aliases()]
     served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]
-    document = endpoint("GET", "/openapi.json", _document_handler(served), access=Access.OPEN)
+    document = endpoint("GET", "/openapi.json", _document_handler(served))
     for prefix in PREFIXES:
         for found in (*prefixed, document):
             _add_route(app, prefix, found)
@@ -135,8 +151,9 @@ def _spellings(prefix: str, found: Endpoint) -> Iterator[str]:
 
 async def _background(app: web.Application) -> AsyncIterator[None]:
     # Not a TaskGroup: start and clean-up may run in different tasks, and a group belongs to one.
-    hub = app[HUB]
-    tasks = {asyncio.create_task(work) for work in (hub.read_stream(), hub.reread_rows(), app[THROUGHPUT].run())}
+    hub, keyring = app[HUB], app[KEYRING]
+    works = (hub.read_stream(), hub.reread_rows(), app[THROUGHPUT].run(), keyring.note_uses())
+    tasks = {asyncio.create_task(work) for work in works}
     for task in tasks:
         task.add_done_callback(_report)
     yield
@@ -146,6 +163,8 @@ async def _background(app: web.Application) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_S)
+    await keyring.note_uses_now()
+    app[LOGINS].passwords.close()
 
 
 def _report(task: asyncio.Task[None]) -> None:

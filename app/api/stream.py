@@ -11,12 +11,14 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 from pydantic_core import to_json
 
 from app.api.auth import Caller, bearer_of
-from app.api.endpoint import Access, Call, Endpoint, endpoint
+from app.api.browsers import check_origin, cookie_caller
+from app.api.endpoint import Access, Call, Endpoint, endpoint, identify
 from app.api.hub import Follower, Hub, TooSlow, is_newer
 from app.api.resources import HUB, KEYRING, SOCKETS
 from app.api.schemas import Task, task_of
 from app.api.views import find_visible, latest_progress
 from app.clock import iso, utc_now
+from app.credentials.scopes import Scope
 from app.errors import Unavailable
 from app.history.rows import Job
 from app.installation import Installation
@@ -24,7 +26,7 @@ from app.live.events import Event, ending_of
 from app.live.progress import Progress
 
 HEARTBEAT_S = 20.0
-NOT_AUTHENTICATED, NOT_FOUND, TOO_SLOW = 4401, 4404, 4408
+NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND, TOO_SLOW = 4401, 4403, 4404, 4408
 
 _SEND_S = 10.0  # a client that has not taken a message by then is cut
 _CLOSE_S = 2.0
@@ -44,10 +46,12 @@ def stream_aliases() -> tuple[Endpoint, ...]:
 
 
 async def follow_task(call: Call) -> web.StreamResponse:
-    """Follow a task over a websocket; the key is the bearer token, or ``?token=`` for browsers."""
+    """Follow a task over a websocket, with a bearer token, a browser's session, or a ``?ticket=``."""
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, timeout=_CLOSE_S, compress=False, max_msg_size=_MAX_HEARD)
     if not socket.can_prepare(call.request).ok:
+        await identify(call.request)
         raise web.HTTPUpgradeRequired(text="Events are a websocket: send an upgrade request.")
+    _check_page(call)
     await socket.prepare(call.request)
     sockets = call.request.app[SOCKETS]
     sockets.add(socket)
@@ -69,21 +73,47 @@ async def close_sockets(app: web.Application) -> None:
 async def _serve(socket: web.WebSocketResponse, call: Call) -> None:
     """Speak until the task has ended or the client has left; refusals come here, as browsers see no earlier one."""
     request = call.request
-    token = bearer_of(request.headers.get(hdrs.AUTHORIZATION)) or request.query.get("token")
-    caller = request.app[KEYRING].caller_of(token) if token else None
+    try:
+        caller = await _caller_of(request)
+    except Unavailable as error:
+        await _close(socket, WSCloseCode.TRY_AGAIN_LATER, error.message)
+        return
     if caller is None:
-        await _close(socket, NOT_AUTHENTICATED, "a valid API key is needed")
+        await _close(socket, NOT_AUTHENTICATED, "a valid credential is needed")
+        return
+    if not caller.may(Scope.TASKS_READ):
+        await _close(socket, FORBIDDEN, f"this needs the scope {Scope.TASKS_READ.value}")
         return
     async with asyncio.TaskGroup() as group:
         telling = group.create_task(_tell(socket, call, caller))
         hearing = group.create_task(_hear(socket))
-        # Whoever ends first ends the other, before anybody closes: a close wakes up the one who hears.
-        telling.add_done_callback(lambda _: hearing.cancel())
-        hearing.add_done_callback(lambda _: telling.cancel())
+        watching = group.create_task(request.app[KEYRING].lost(caller))
+        _, others = await asyncio.wait({telling, hearing, watching}, return_when=asyncio.FIRST_COMPLETED)
+        # Whoever ends first ends the others, before anybody closes: a close wakes up the one who hears.
+        for other in others:
+            other.cancel()
     if not telling.cancelled():
         await _close(socket, *telling.result())
+    elif not watching.cancelled():
+        await _close(socket, NOT_AUTHENTICATED, "the credential has ended")
     if request.transport is not None:
         request.transport.abort()  # what a client has not read by now would be kept for it for ever
+
+
+async def _caller_of(request: web.Request) -> Caller | None:
+    """Return who asks: by bearer token, by a ticket, or by the cookie of a session."""
+    keyring = request.app[KEYRING]
+    if token := bearer_of(request.headers.get(hdrs.AUTHORIZATION)):
+        return await keyring.caller_of(token)
+    if ticket := request.query.get("ticket"):
+        return await keyring.ticket_holder(ticket)
+    return await cookie_caller(request, keyring)
+
+
+def _check_page(call: Call) -> None:
+    """Raise Forbidden where a page asks that may not: with a cookie our own alone, else those of CORS_ORIGINS too."""
+    shows_credential = hdrs.AUTHORIZATION in call.request.headers or "ticket" in call.request.query
+    check_origin(call.request, allowed=call.installation.settings.cors_origins if shows_credential else ())
 
 
 async def _hear(socket: web.WebSocketResponse) -> None:

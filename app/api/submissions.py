@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from app.api.auth import Caller
 from app.clock import utc_now
+from app.credentials.scopes import Scope
 from app.errors import BadRequest, FieldError, Forbidden, InvalidInput, TooLarge
 from app.history.rows import NewJob
 from app.jobs.catalogue import AnyJobType
@@ -141,8 +142,8 @@ def subject_of(named: Sequence[object], job_type: AnyJobType, caller: Caller, po
     if not users:
         return None if caller.is_admin and job_type.subject == "optional" else caller.user_id
     (user,) = users
-    if not caller.is_admin and user != caller.user_id:
-        raise Forbidden("This key may act for its own user only.")
+    if not caller.may_act_for(user):
+        raise Forbidden(f"To act for another user needs the scope {Scope.ANY_USER.value!r}, or an administrator.")
     return user
 
 

@@ -22,6 +22,8 @@ async def find_job(call: Call) -> Job:
     job = await find_visible(call.installation.reader, call.request.match_info["task_id"], call.caller)
     if job is None:
         raise NotFound("There is no such task: not found.")
+    if job.submitted_by != call.caller.user_id:
+        call.foreign.append(job.submitted_by)
     return job
 
 

@@ -12,7 +12,9 @@ from app.cli.catalogue import show_catalogue
 from app.cli.config import show_config
 from app.cli.db import db_app
 from app.cli.demo import run_demo
+from app.cli.keys import keys_app
 from app.cli.serve import run_api
+from app.cli.users import users_app
 from app.errors import ServiceError
 
 _HELP = """Background jobs: accepted over HTTP, kept in SQL, run by priority by workers on Redis.
@@ -37,6 +39,8 @@ cli.command("serve", rich_help_panel=_RUN)(run_api)
 cli.command("catalogue", rich_help_panel=_LOOK)(show_catalogue)
 cli.command("config", rich_help_panel=_LOOK)(show_config)
 cli.add_typer(db_app, rich_help_panel=_STORE)
+cli.add_typer(keys_app, rich_help_panel=_STORE)
+cli.add_typer(users_app, rich_help_panel=_STORE)
 
 
 @cli.command(

@@ -30,8 +30,13 @@ def run_api(
     settings = read_settings(host=host, port=port)
     configure_logging(settings.log_level, settings.log_format)
     try:
-        run(settings)
+        run(settings, tell_key=_tell_key)
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise
         raise Misconfigured(f"The API cannot listen on {settings.host}:{settings.port}: {error.strerror}.") from error
+
+
+def _tell_key(key: str) -> None:
+    """Show the key of the first start, on the standard output: the log goes elsewhere, and keeps no secrets."""
+    typer.echo(f"This is the administrator's key. It is shown this once, so keep it:\n\n    {key}\n")

@@ -12,6 +12,8 @@ from app.database import Database
 from app.jobs.fields import Identifier, Moment
 from app.records.record import Record, RecordType
 
+RESERVED = "service-"  # ids of the service's own entries begin so; nobody else writes any of these
+
 
 class AuditSeverity(StrEnum):
     """How much an audit entry matters."""

@@ -27,6 +27,17 @@ COMMANDS = {
     "catalogue": [],
     "config": [],
     "db": ["upgrade", "current"],
+    "keys": ["create", "list", "rotate", "revoke"],
+    "keys create": ["--user", "--name", "--scope", "--days"],
+    "keys list": ["--user"],
+    "keys rotate": ["--overlap-hours"],
+    "keys revoke": [],
+    "users": ["create", "password", "disable", "enable", "list"],
+    "users create": ["--scope", "--password-stdin"],
+    "users password": ["--password-stdin"],
+    "users disable": [],
+    "users enable": [],
+    "users list": [],
     "db upgrade": [],
     "db current": [],
     "records": ["import", "export", "list", "count"],
@@ -35,10 +46,10 @@ COMMANDS = {
     "records list": ["--user", "--limit"],
     "records count": ["--user"],
 }
-GROUPS = {"db", "records"}
+GROUPS = {"db", "keys", "records", "users"}
 
 
-def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(module: str, *arguments: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m module`` on a wide screen that knows no colours."""
     inherited = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     surroundings = inherited | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", **environment}
@@ -46,6 +57,7 @@ def run(module: str, *arguments: str, **environment: str) -> subprocess.Complete
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env=surroundings,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=50,

@@ -221,11 +221,12 @@ async def test_who_may_not_follow_is_told_by_the_close_code(
         assert await closing_code(stream) == code
 
 
-async def test_a_browser_sends_its_key_in_the_query_string(api: ApiUnderTest) -> None:
+@pytest.mark.parametrize("key", ["nonsense", ADA_KEY])
+async def test_a_key_in_the_query_string_opens_nothing(api: ApiUnderTest, key: str) -> None:
     task = await api.submit(key=ADA_KEY)
 
-    async with following(api, task["task_id"], key=None, path="/ws/tasks/{}?token=" + ADA_KEY) as stream:
-        assert (await hear(stream))["type"] == "task.snapshot"
+    async with following(api, task["task_id"], key=None, path="/ws/tasks/{}?token=" + key) as stream:
+        assert await closing_code(stream) == 4401
 
 
 async def test_while_the_database_is_out_a_follower_is_asked_to_come_back(
