@@ -67,6 +67,7 @@ class Endpoint:
     body_limit: int
     media_types: tuple[str, ...]
     aliases: tuple[str, ...]  # other paths of the same operation
+    takes_key: bool  # whether a request may carry an Idempotency-Key
     reads: tuple[tuple[str, Any], ...]  # the handler's parameters: name and annotation
 
     def handler(self) -> Handler:
@@ -102,6 +103,8 @@ def endpoint(
     status: int = 200,
     access: Access = Access.CALLER,
     body: type[BaseModel] | None = None,
+    answer: type[BaseModel] | None = None,
+    takes_key: bool = False,
     body_limit: int = MIB,
     media_types: tuple[str, ...] = JSON_TYPES,
     aliases: tuple[str, ...] = (),
@@ -110,7 +113,7 @@ def endpoint(
 ) -> Endpoint:
     """Define an endpoint; what is not said follows from the signature of ``work``."""
     hints = get_type_hints(work)
-    answer = hints.pop("return")
+    returned = hints.pop("return")
     hints.pop("call")
     return Endpoint(
         method=method,
@@ -120,12 +123,13 @@ def endpoint(
         operation_id=operation_id or str(getattr(work, "__name__", path)),
         body=body or hints.get("body"),
         query=hints.get("query"),
-        answer=None if issubclass(answer, web.StreamResponse) else answer,
+        answer=answer or (None if issubclass(returned, web.StreamResponse) else returned),
         status=status,
         access=access,
         body_limit=body_limit,
         media_types=media_types,
         aliases=aliases,
+        takes_key=takes_key,
         reads=tuple(hints.items()),
     )
 

@@ -16,6 +16,14 @@ PACKAGE = "asyncjobs-service"
 _TEMPLATE = "#/components/schemas/{model}"
 _DESCRIPTION = "Background jobs over HTTP. Every path below /api is served below /api/v1 as well."
 
+_KEY_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "description": "Makes the request safe to repeat: for 24 hours the same key and body get the first answer again.",
+    "examples": ["7f3b2c1e-nightly-report-2026-11-22"],
+}
+
 
 def document_of(endpoints: Iterable[tuple[str, Endpoint]]) -> dict[str, Any]:
     """Return the document of endpoints, each with the prefix it is served under."""
@@ -85,6 +93,8 @@ def _parameters(endpoint: Endpoint, path: str, schemas: _Schemas) -> list[dict[s
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in in_path
     ]
+    if endpoint.takes_key:
+        parameters.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": _KEY_SCHEMA})
     if endpoint.query is not None:
         properties, required = schemas.properties(endpoint.query)
         parameters += [

@@ -12,6 +12,7 @@ from app.api.auth import open_keyring
 from app.api.endpoint import Access, Call, Endpoint, Work, endpoint
 from app.api.health import health_endpoints, probe_endpoints
 from app.api.hub import Hub
+from app.api.intake import intake_endpoints
 from app.api.middleware import add_headers, answer_preflights, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
@@ -92,7 +93,8 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
     prefixed = [
         *operation_endpoints(installation.catalogue),
         *health_endpoints(),
-        *task_endpoints(installation.catalogue),
+        *intake_endpoints(installation.catalogue),
+        *task_endpoints(),
         *stream_endpoints(),
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),
