@@ -7,13 +7,15 @@ jobs; walking through more is the caller's business.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from app.announce import result_of_row, tally_of
 from app.clock import derived_id, utc_now
 from app.errors import Conflict
-from app.history.reader import Reader
+from app.history.reader import JobFilter, Reader
 from app.history.rows import Job, NewJob
 from app.history.writer import Writer
+from app.jobs.bulk import APPLICABLE, BulkParams, Selection
 from app.jobs.catalogue import Catalogue
 from app.jobs.status import Status
 from app.live.control import tell_cancelled
@@ -122,6 +124,15 @@ class BulkLifecycle:
             await self._queue.forget_results(ids)
         except OUTAGES as error:  # they fade by themselves
             log.warning("results_not_forgotten", count=len(ids), reason=str(error))
+
+
+def meant_by(params: BulkParams, *, now: datetime) -> JobFilter:
+    """Return the jobs that a bulk change is about: those that it applies to, and that were there before ``now``."""
+    chosen: dict[str, Any] = {name: getattr(params.selection, name) for name in Selection.model_fields}
+    applicable = APPLICABLE[params.action]
+    statuses = applicable if params.selection.statuses is None else applicable & set(params.selection.statuses)
+    before = min(params.selection.created_before or now, now)
+    return JobFilter(**chosen | {"statuses": statuses, "created_before": before})
 
 
 def may_retry(job: Job) -> bool:

@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Literal, get_type_hints
 
 from aiohttp import hdrs, web
@@ -67,6 +68,7 @@ class Endpoint:
     body_limit: int
     media_types: tuple[str, ...]
     aliases: tuple[str, ...]  # other paths of the same operation
+    other_answers: Mapping[int, type[BaseModel]]  # by their status
     takes_key: bool  # whether a request may carry an Idempotency-Key
     reads: tuple[tuple[str, Any], ...]  # the handler's parameters: name and annotation
 
@@ -104,6 +106,7 @@ def endpoint(
     access: Access = Access.CALLER,
     body: type[BaseModel] | None = None,
     answer: type[BaseModel] | None = None,
+    other_answers: Mapping[int, type[BaseModel]] = MappingProxyType({}),
     takes_key: bool = False,
     body_limit: int = MIB,
     media_types: tuple[str, ...] = JSON_TYPES,
@@ -129,6 +132,7 @@ def endpoint(
         body_limit=body_limit,
         media_types=media_types,
         aliases=aliases,
+        other_answers=other_answers,
         takes_key=takes_key,
         reads=tuple(hints.items()),
     )

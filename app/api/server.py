@@ -9,14 +9,18 @@ import uvloop
 from aiohttp import web
 
 from app.api.auth import open_keyring
+from app.api.bulk import bulk_endpoints
+from app.api.dead_letters import dead_letter_endpoints
 from app.api.endpoint import Access, Call, Endpoint, Work, endpoint
 from app.api.health import health_endpoints, probe_endpoints
 from app.api.hub import Hub
+from app.api.inspection import inspection_endpoints
 from app.api.intake import intake_endpoints
 from app.api.middleware import add_headers, answer_preflights, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
 from app.api.problems import answer_problems
+from app.api.purges import purge_endpoints
 from app.api.records import MAX_BODY, record_endpoints
 from app.api.resources import HUB, INSTALLATION, KEYRING, METRICS, SOCKETS, THROUGHPUT, Sockets
 from app.api.schedules import schedule_endpoints
@@ -94,7 +98,11 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *operation_endpoints(installation.catalogue),
         *health_endpoints(),
         *intake_endpoints(installation.catalogue),
+        *bulk_endpoints(),
+        *purge_endpoints(),
+        *inspection_endpoints(),
         *task_endpoints(),
+        *dead_letter_endpoints(),
         *stream_endpoints(),
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),

@@ -13,6 +13,11 @@ async def tell_cancelled(redis: Redis, job_id: str) -> None:
     await redis.publish(keys.CONTROL, orjson.dumps({"cancel": job_id}))
 
 
+async def tell_drain(redis: Redis, worker_id: str) -> None:
+    """Tell a worker to take nothing more, and to stop once what it runs has ended."""
+    await redis.publish(keys.CONTROL, orjson.dumps({"drain": worker_id}))
+
+
 async def cancellations(redis: Redis) -> AsyncIterator[str]:
     """Yield the ids of running jobs that were cancelled, from now on."""
     async with redis.pubsub() as channel:
