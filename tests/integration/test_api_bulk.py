@@ -1,10 +1,12 @@
 """Many tasks at once over HTTP: bulk changes, purges, cancel all."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from app.clock import utc_now
 from app.history.rows import Job
 from app.jobs.bulk import bulk as bulk_type
 from app.jobs.catalogue import Catalogue
@@ -29,7 +31,8 @@ async def api(settings: Settings) -> AsyncIterator[ApiUnderTest]:
 
 
 async def drain(api: ApiUnderTest) -> None:
-    await make_worker(api.house, {bulk_type.kind: change_many}, queues=("default",), burst=True).async_run()
+    works: dict[str, Any] = {bulk_type.kind: change_many}
+    await make_worker(api.house, works, queues=("default",), burst=True).async_run()
 
 
 async def change(api: ApiUnderTest, body: dict[str, Any]) -> Any:
@@ -90,6 +93,47 @@ async def test_a_bulk_cancel_leaves_itself_alone(api: ApiUnderTest) -> None:
     task = await change(api, {"action": "cancel", "filter": {}, "expected_count": 1})
 
     assert (task["status"], task["result"]["changed"]) == ("completed", 1)
+
+
+async def test_what_is_submitted_later_is_not_meant(api: ApiUnderTest) -> None:
+    await api.submit()
+    answer = await api.ask("POST", BULK, json={"action": "cancel", "filter": {"task_name": "note"}})
+    later = await api.submit()
+
+    await drain(api)
+
+    task = await becomes(api.house, answer.json["task_id"], Status.COMPLETED)
+    assert task.result["changed"] == 1
+    assert (await house.row(api.house, later["task_id"])).status is Status.PENDING
+
+
+async def test_the_guard_of_a_batch_is_the_status_of_each_row(api: ApiUnderTest) -> None:
+    jobs = await of_each_status(api)
+    ids, door = {name: [job.id] for name, job in jobs.items()}, api.house.lifecycle.bulk
+
+    counts = [
+        await door.delete(ids["pending"] + ids["running"]),
+        await door.cancel(ids["completed"] + ids["failed"] + ids["cancelled"]),
+        await door.cancel(ids["running"], include_running=False),
+        await door.reprioritise(ids["running"] + ids["failed"], priority=9),
+        await door.forget_results(ids["running"]),
+    ]
+
+    assert counts == [0] * 5
+    assert await statuses(api, jobs) == {name: name for name in jobs}
+
+
+async def test_the_last_tick_of_a_schedule_is_not_deleted(api: ApiUnderTest) -> None:
+    ticks = [house.whole_ms(utc_now()) - timedelta(hours=hours) for hours in (2, 1)]
+    for tick in ticks:
+        await api.house.lifecycle.submit_tick(house.order(schedule="hourly", tick_at=tick))
+        (job,) = await house.start(api.house)
+        await house.settle(api.house, job)
+
+    task = await change(api, {"action": "delete", "filter": {"scheduled_by": "cron"}})
+
+    assert (task["result"]["matched"], task["result"]["changed"]) == (2, 1)
+    assert await api.house.reader.last_ticks() == {"hourly": ticks[1]}
 
 
 async def test_a_bulk_retry_that_is_done_twice_submits_once(api: ApiUnderTest) -> None:

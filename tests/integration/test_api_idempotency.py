@@ -168,11 +168,14 @@ async def test_while_a_request_is_answered_another_with_its_key_is_told_to_wait(
     assert (await first).status == 202
 
 
-async def test_two_processes_with_one_key_do_it_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("body", [BODY, BODY | {"unique_key": "nightly"}], ids=["plain", "unique"])
+async def test_two_processes_with_one_key_do_it_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any]
+) -> None:
     """Without the memory of the process, as if each request came to another one: the database decides alone."""
     monkeypatch.setattr(Repeats, "once", without_memory(Repeats.once))
     async with running_api(settings) as api:
-        answers = await asyncio.gather(*(send(api, "k", BODY | {"unique_key": "u"}) for _ in range(10)))
+        answers = await asyncio.gather(*(send(api, "k", body) for _ in range(10)))
 
         assert {answer.status for answer in answers} == {202}
         assert len({answer.json["task_id"] for answer in answers}) == 1

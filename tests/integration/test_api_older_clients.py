@@ -32,7 +32,8 @@ async def api(settings: Settings) -> AsyncIterator[ApiUnderTest]:
 
 
 async def curl(api: ApiUnderTest, method: str, path: str, body: str | None = None) -> Answer:
-    return await api.ask(method, path, **({} if body is None else {"data": body, "headers": TYPED}))
+    options: dict[str, Any] = {} if body is None else {"data": body, "headers": TYPED}
+    return await api.ask(method, path, **options)
 
 
 async def echo(api: ApiUnderTest, **options: Any) -> str:
