@@ -69,7 +69,7 @@ async def test_the_same_request_is_answered_again_and_not_done_again(
 
 
 async def test_another_request_under_the_same_key_is_refused(api: ApiUnderTest) -> None:
-    await send(api, "k")
+    await send(api, "k", {"parameters": {}})
 
     other_body = await send(api, "k", {"parameters": {"text": "bye"}})
     other_path = await send(api, "k", {"parameters": {}}, "/api/tasks/test/count")
@@ -162,10 +162,11 @@ async def test_while_a_request_is_answered_another_with_its_key_is_told_to_wait(
     await entered.wait()
 
     second = await send(api, "k")
+    of_another_caller = asyncio.create_task(send(api, "k", key=BOB_KEY))
 
     go_on.set()
     assert (second.status, second.json["code"]) == (409, "request_in_flight")
-    assert (await first).status == 202
+    assert ((await first).status, (await of_another_caller).status) == (202, 202)
 
 
 @pytest.mark.parametrize("body", [BODY, BODY | {"unique_key": "nightly"}], ids=["plain", "unique"])
