@@ -5,6 +5,8 @@ so that they sort as text. Milliseconds since the epoch are used only where Redi
 """
 
 from datetime import UTC, datetime
+from hashlib import sha256
+from uuid import UUID
 
 import uuid_utils
 
@@ -37,3 +39,11 @@ def parse_iso(text: str) -> datetime:
 def new_id() -> str:
     """Make a UUIDv7 (RFC 9562): time-ordered, and in order inside a millisecond in one process."""
     return str(uuid_utils.uuid7())
+
+
+def derived_id(first: str, second: str) -> str:
+    """Make the UUIDv7 that follows from two ids: of the first one's time, and always the same for the same two."""
+    digest = int.from_bytes(sha256(f"{first} {second}".encode()).digest()[:16])
+    time_ms = UUID(first).int >> 80
+    random = digest & ((1 << 80) - 1) & ~(0xF << 76) & ~(0x3 << 62)
+    return str(UUID(int=time_ms << 80 | 0x7 << 76 | 0x2 << 62 | random))

@@ -105,6 +105,25 @@ class Conflict(ServiceError):
     status = 409
 
 
+class UniqueKeyTaken(Conflict):
+    """A live task has this unique_key."""
+
+    code = "unique_key_taken"
+
+
+class RequestRepeated(Conflict):
+    """A request with this Idempotency-Key is being answered; ask again shortly."""
+
+    code = "request_in_flight"
+
+
+class IdempotencyKeyReused(ServiceError):
+    """This Idempotency-Key was used for another request; take a new key for a new request."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+
 class TooLarge(ServiceError):
     """The body is larger than this route takes."""
 

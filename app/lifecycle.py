@@ -23,11 +23,13 @@ from app.announce import (
     settled_event_of,
     tally_of,
 )
+from app.bulk import BulkLifecycle, may_retry, retry_of
 from app.clock import new_id, to_ms, utc_now
-from app.errors import Conflict, NotFound, Unavailable, UnknownName
+from app.errors import Conflict, NotFound, RequestRepeated, Unavailable, UniqueKeyTaken, UnknownName
 from app.failpoints import failpoint
 from app.group import GroupCommit
 from app.history.reader import LiveJob, Reader
+from app.history.receipts import Receipt, Repeated, Taken
 from app.history.rows import Failure, Job, NewJob
 from app.history.writer import ALONE_AT, Settlement, Started, StartRequest, Writer
 from app.jobs.catalogue import AnyJobType, Catalogue
@@ -46,6 +48,7 @@ from app.references import Mention, References
 log = get_log()
 
 _RING_WAIT_S = 0.05  # how long an accept waits for Redis; the ring goes on without it
+_RING_JOBS = 1000  # in one script call: Redis answers nobody else meanwhile
 _SETTLE_PAUSE_S = 0.5  # between tries while the database is out
 _SUSPECT_PAUSE = timedelta(seconds=1)  # until a job is offered again that nobody had a place apart for
 
@@ -69,6 +72,7 @@ class Order:
     schedule: str | None = None
     tick_at: datetime | None = None
     place: str = ""  # where the params stood in the document they came from, as a JSON pointer: for errors
+    unique_key: str | None = None
 
 
 class Lifecycle:
@@ -92,19 +96,25 @@ class Lifecycle:
         self._outbox = outbox
         self._rings: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._ring_groups)
         self._letting_go: GroupCommit[LetGo, bool] = GroupCommit(queue.let_go, limit=MAX_BATCH)
+        self.bulk = BulkLifecycle(
+            catalogue=catalogue, writer=writer, reader=reader, queue=queue, outbox=outbox, accept=self._accept
+        )
         self._ringing: set[asyncio.Task[None]] = set()  # a caller that leaves does not take its ring along
 
     # --- the front of the house ---------------------------------------------------------------
 
-    async def submit(self, orders: Sequence[Order]) -> list[NewJob]:
+    async def submit(
+        self, orders: Sequence[Order], *, receipt: Callable[[Sequence[NewJob]], Receipt] | None = None
+    ) -> list[NewJob]:
         """Accept jobs, all or none. Once this returns they are committed, and will run at least once.
 
-        Raise UnknownName when params name what is not there.
+        ``receipt`` writes what their request is answered; it is committed with them. Raise RequestRepeated if its
+        key is taken by then, UniqueKeyTaken if a live job has the unique key of one of these, and UnknownName
+        when params name what is not there.
         """
         await self._references.check([mention for order in orders for mention in _mentions(order)])
         accepted = [_new_job(order) for order in orders]
-        await self._writer.accept(accepted)
-        await self._offer(accepted)
+        await self._accept(accepted, receipt(accepted) if receipt else None)
         return accepted
 
     async def submit_tick(self, order: Order) -> NewJob | None:
@@ -137,24 +147,23 @@ class Lifecycle:
         job = await self._reader.get(job_id)
         if job is None:
             raise NotFound
-        if job.status not in {Status.FAILED, Status.CANCELLED}:
+        if not may_retry(job):
             raise Conflict(f"Only a failed or cancelled task can be retried; this one is {job.status}.")
-        now = _moment()
-        fields = {name: getattr(job, name) for name in NewJob.__dataclass_fields__}
-        fresh = {"id": new_id(), "submitted_by": owner, "retried_from": job.id, "created_at": now, "due_at": now}
-        cleared = dict.fromkeys(("scheduled_for", "expires_at", "schedule", "tick_at"))
-        again = NewJob(**(fields | fresh | cleared))
-        await self._writer.accept([again])
-        await self._offer([again])
+        again = retry_of(job, id=new_id(), owner=owner, now=_moment())
+        await self._accept([again])
         return again
 
-    async def reprioritise(self, job_id: str, *, priority: int) -> Job:
-        """Give a waiting job another priority. Raises NotFound, or Conflict if it no longer waits."""
-        job = await self._writer.reprioritise(job_id, priority=priority)
+    async def reprioritise(self, job_id: str, *, priority: int | None = None, eta: datetime | None = None) -> Job:
+        """Give a waiting job another priority, another time, or both.
+
+        Raises NotFound, or Conflict if it no longer waits.
+        """
+        due_at = None if eta is None else max(_floor(eta), _moment())
+        job = await self._writer.reprioritise(job_id, priority=priority, due_at=due_at, eta=eta)
         if job is None:
             raise await self._refusal(job_id, "changed")
         try:
-            await self._queue.move(job.id, job.queue, priority)
+            await self._queue.move(job.id, job.queue, job.priority, due_ms=None if due_at is None else to_ms(due_at))
         except OUTAGES as error:
             log.warning("move_not_told", job_id=job.id, reason=str(error))
         return job
@@ -318,6 +327,21 @@ class Lifecycle:
         items = [LetGo(id=claim.id, token=claim.token, verb="wait", argument=AT_ITS_PLACE) for claim in claims]
         await self._quietly(self._queue.let_go(items))
 
+    async def _accept(self, accepted: Sequence[NewJob], receipt: Receipt | None = None) -> None:
+        """Commit jobs and offer them; those that must be the only ones go the longer way."""
+        if receipt is None and not any(job.unique_key for job in accepted):
+            await self._writer.accept(accepted)
+        else:
+            match await self._writer.accept_once(accepted, receipt):
+                case Taken(unique_key=key, job_id=job_id):
+                    message = f"The task {job_id} has the unique_key {key!r} and has not ended yet."
+                    raise UniqueKeyTaken(message, task_id=job_id, unique_key=key)
+                case Repeated():
+                    raise RequestRepeated
+                case None:
+                    pass
+        await self._offer(accepted)
+
     # --- telling Redis ------------------------------------------------------------------------
 
     async def _offer(self, accepted: Sequence[NewJob]) -> None:
@@ -331,7 +355,9 @@ class Lifecycle:
             self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
 
     async def _ring_groups(self, groups: Sequence[Sequence[NewJob]]) -> list[None]:
-        await self._queue.ring(offer_of(job) for group in groups for job in group)
+        jobs = [job for group in groups for job in group]
+        for at in range(0, len(jobs), _RING_JOBS):
+            await self._queue.ring(map(offer_of, jobs[at : at + _RING_JOBS]))
         return [None] * len(groups)
 
     @staticmethod
@@ -397,4 +423,5 @@ def _new_job(order: Order) -> NewJob:
         expires_at=due_at + order.expires_in if order.expires_in else None,
         schedule=order.schedule,
         tick_at=order.tick_at,
+        unique_key=order.unique_key,
     )

@@ -53,6 +53,7 @@ class Context:
         self.job_id = job.id
         self.kind = job.kind
         self.user_id = job.user_id
+        self.owner = job.submitted_by
         self.attempt = job.attempts  # counted from 1
         self.now: datetime = job.started_at
         self.deadline: datetime = job.started_at + timedelta(seconds=limits.hard_s)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Literal, get_type_hints
 
 from aiohttp import hdrs, web
@@ -75,6 +76,8 @@ class Endpoint:
     media_types: tuple[str, ...]
     unpacks: bool  # whether the body may come as gzip; the limit is that of what it holds
     aliases: tuple[str, ...]  # other paths of the same operation
+    other_answers: Mapping[int, type[BaseModel]]  # by their status
+    takes_key: bool  # whether a request may carry an Idempotency-Key
     reads: tuple[tuple[str, Any], ...]  # the handler's parameters: name and annotation
 
     def handler(self) -> Handler:
@@ -128,6 +131,9 @@ def endpoint(
     scope: Scope | None = None,
     is_audited: bool = False,
     body: type[BaseModel] | None = None,
+    answer: type[BaseModel] | None = None,
+    other_answers: Mapping[int, type[BaseModel]] = MappingProxyType({}),
+    takes_key: bool = False,
     body_limit: int = MIB,
     media_types: tuple[str, ...] = JSON_TYPES,
     unpacks: bool = False,
@@ -137,7 +143,7 @@ def endpoint(
 ) -> Endpoint:
     """Define an endpoint; what is not said follows from the signature of ``work``."""
     hints = get_type_hints(work)
-    answer = hints.pop("return")
+    returned = hints.pop("return")
     hints.pop("call")
     return Endpoint(
         method=method,
@@ -147,7 +153,7 @@ def endpoint(
         operation_id=operation_id or str(getattr(work, "__name__", path)),
         body=body or hints.get("body"),
         query=hints.get("query"),
-        answer=None if issubclass(answer, web.StreamResponse) else answer,
+        answer=answer or (None if issubclass(returned, web.StreamResponse) else returned),
         status=status,
         access=access,
         scope=scope or (Scope.TASKS_READ if method == "GET" else Scope.TASKS_WRITE),
@@ -156,6 +162,8 @@ def endpoint(
         media_types=media_types,
         unpacks=unpacks,
         aliases=aliases,
+        other_answers=other_answers,
+        takes_key=takes_key,
         reads=tuple(hints.items()),
     )
 

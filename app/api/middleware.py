@@ -16,8 +16,8 @@ X_REQUEST_ID = "X-Request-ID"
 log = get_log()
 
 _GIVEN_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # what a proxy in front may call a request
-_EXPOSED = f"Location, Retry-After, {X_REQUEST_ID}"
-_ALLOWED = f"Authorization, Content-Type, {X_REQUEST_ID}"
+_EXPOSED = f"Location, Retry-After, Idempotency-Replayed, {X_REQUEST_ID}"
+_ALLOWED = f"Authorization, Content-Type, Idempotency-Key, {X_REQUEST_ID}"
 _METHODS = "GET, POST, PATCH, DELETE"
 _PREFLIGHT_S = "600"
 _SAFETY = {

@@ -16,6 +16,14 @@ PACKAGE = "asyncjobs-service"
 _TEMPLATE = "#/components/schemas/{model}"
 _DESCRIPTION = "Background jobs over HTTP. Every path below /api is served below /api/v1 as well."
 
+_KEY_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "description": "Makes the request safe to repeat: for 24 hours the same key and body get the first answer again.",
+    "examples": ["7f3b2c1e-nightly-report-2026-11-22"],
+}
+
 
 def document_of(endpoints: Iterable[tuple[str, Endpoint]]) -> dict[str, Any]:
     """Return the document of endpoints, each with the prefix it is served under."""
@@ -45,7 +53,8 @@ class _Schemas:
         wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(Problem, "serialization")]
         for endpoint in endpoints:
             wanted += [(model, "validation") for model in (endpoint.body, endpoint.query) if model is not None]
-            wanted += [(endpoint.answer, "serialization")] if endpoint.answer is not None else []
+            answers = [endpoint.answer, *endpoint.other_answers.values()]
+            wanted += [(answer, "serialization") for answer in answers if answer is not None]
         self._found, joint = models_json_schema(list(dict.fromkeys(wanted)), ref_template=_TEMPLATE)
         self.definitions: dict[str, JsonSchemaValue] = joint["$defs"]
 
@@ -64,7 +73,8 @@ def _operation(endpoint: Endpoint, path: str, schemas: _Schemas) -> dict[str, An
         "tags": [path.split("/")[1]],
         "parameters": _parameters(endpoint, path, schemas),
         "responses": {
-            str(endpoint.status): _answer(endpoint, schemas),
+            str(endpoint.status): _answer(endpoint.answer, schemas),
+            **{str(status): _answer(answer, schemas) for status, answer in endpoint.other_answers.items()},
             "default": {
                 "description": "A problem.",
                 "content": {MEDIA_TYPE: {"schema": schemas.of(Problem, "serialization")}},
@@ -85,6 +95,8 @@ def _parameters(endpoint: Endpoint, path: str, schemas: _Schemas) -> list[dict[s
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in in_path
     ]
+    if endpoint.takes_key:
+        parameters.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": _KEY_SCHEMA})
     if endpoint.query is not None:
         properties, required = schemas.properties(endpoint.query)
         parameters += [
@@ -94,10 +106,10 @@ def _parameters(endpoint: Endpoint, path: str, schemas: _Schemas) -> list[dict[s
     return parameters
 
 
-def _answer(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    if endpoint.answer is None:
+def _answer(answer: type[BaseModel] | None, schemas: _Schemas) -> dict[str, Any]:
+    if answer is None:
         return {"description": "See the summary."}
-    schema = schemas.of(endpoint.answer, "serialization")
+    schema = schemas.of(answer, "serialization")
     return {"description": "Done.", "content": {"application/json": {"schema": schema}}}
 
 

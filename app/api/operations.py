@@ -6,12 +6,14 @@ from typing import Any
 
 from pydantic import Field
 
-from app.api.endpoint import Call, Endpoint, endpoint
+from app.api.endpoint import Access, Call, Endpoint, endpoint
 from app.api.redis import age_s, asking_redis
 from app.api.resources import THROUGHPUT
 from app.clock import utc_now
+from app.errors import NotFound
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.fields import Model
+from app.live.control import tell_drain
 from app.live.workers import Heartbeat, alive_workers
 from app.queue.client import QueueStats
 
@@ -178,6 +180,7 @@ def operation_endpoints(catalogue: Catalogue) -> Iterator[Endpoint]:
     yield endpoint("GET", "/tasks/queues/stats", show_queues)
     yield endpoint("GET", "/tasks/workers/status", show_workers)
     yield endpoint("GET", "/tasks/workers/stats", show_worker_stats)
+    yield endpoint("POST", "/workers/{worker_id}/drain", drain_worker, access=Access.ADMIN)
 
 
 async def show_queues(call: Call) -> Queues:
@@ -211,6 +214,17 @@ async def show_worker_stats(call: Call) -> AllWorkerStats:
         for beat in heartbeats
     }
     return AllWorkerStats(workers=workers, total_workers=len(workers))
+
+
+async def drain_worker(call: Call) -> Worker:
+    """Tell a worker to take nothing more, finish what it runs, and stop."""
+    worker_id = call.request.match_info["worker_id"]
+    async with asking_redis():
+        heartbeats = {beat.id: beat for beat in await alive_workers(call.installation.redis)}
+        if worker_id not in heartbeats:
+            raise NotFound(f"There is no live worker {worker_id!r}: not found.")
+        await tell_drain(call.installation.redis, worker_id)
+    return Worker.model_validate(heartbeats[worker_id], from_attributes=True)
 
 
 def _queue(stats: QueueStats, workers: list[Heartbeat], rate: float | None, now: datetime) -> Queue:

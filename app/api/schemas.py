@@ -132,7 +132,7 @@ class Task(Model):
     """The workflow it belongs to; null when it stands alone."""
     retried_from: str | None
     """The task that this one runs again."""
-    unique_key: str | None = None
+    unique_key: str | None
     """The key that keeps a second such task out while this one lives; null without one."""
     links: TaskLinks
     """Where to go from here."""
@@ -245,6 +245,7 @@ def _fields(job: Job, progress: Progress | None, for_admin: bool) -> dict[str, A
         "result": job.result,
         "worker_id": job.worker_id,
         "retried_from": job.retried_from,
+        "unique_key": job.unique_key,
         "links": _links(job),
         **_error_fields(job, for_admin),
         **_count_fields(job),

@@ -9,14 +9,19 @@ import uvloop
 from aiohttp import web, web_response
 
 from app.api.auth import admin_key_of, open_keyring
+from app.api.bulk import bulk_endpoints
+from app.api.dead_letters import dead_letter_endpoints
 from app.api.endpoint import Call, Endpoint, Work, endpoint
 from app.api.health import health_endpoints, probe_endpoints
 from app.api.hub import Hub
+from app.api.inspection import inspection_endpoints
+from app.api.intake import intake_endpoints
 from app.api.keys import key_endpoints
 from app.api.middleware import add_headers, answer_preflights, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
 from app.api.problems import answer_problems
+from app.api.purges import purge_endpoints
 from app.api.records import MAX_BODY, record_endpoints
 from app.api.resources import HUB, INSTALLATION, KEYRING, LOGINS, METRICS, SOCKETS, THROUGHPUT, Logins, Sockets
 from app.api.schedules import schedule_endpoints
@@ -108,7 +113,12 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *key_endpoints(),
         *operation_endpoints(installation.catalogue),
         *health_endpoints(),
-        *task_endpoints(installation.catalogue),
+        *intake_endpoints(installation.catalogue),
+        *bulk_endpoints(),
+        *purge_endpoints(),
+        *inspection_endpoints(),
+        *task_endpoints(),
+        *dead_letter_endpoints(),
         *stream_endpoints(),
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),

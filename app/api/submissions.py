@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from app.api.auth import Caller
 from app.clock import utc_now
@@ -16,7 +16,7 @@ from app.history.rows import NewJob
 from app.jobs.catalogue import AnyJobType
 from app.jobs.contract import TaskType
 from app.jobs.fields import Identifier, Integer, Model, Moment, Number, Params, Priority
-from app.jobs.validation import field_errors, json_errors, merge_errors
+from app.jobs.validation import field_errors, json_errors, merge_errors, validate
 from app.lifecycle import Order
 
 MAX_PARAMS = 64 * 1024
@@ -43,6 +43,8 @@ class Options(Model):
     """Start no earlier than this; within ten years, not together with ``countdown``."""
     expires_in: Annotated[Seconds, Field(gt=0)] | None = None
     """Fail the task if it was not started within this many seconds after it was due."""
+    unique_key: Identifier | None = None
+    """While a task of yours with this key lives, a second one is refused with a 409 that names the first."""
 
 
 class Submission(Options, Generic[P]):
@@ -59,6 +61,19 @@ class EnqueueRequest(Options, Generic[P]):
     """The kind, or one of its aliases."""
     params: P
     """What the kind takes."""
+
+
+class ExecuteRequest(Options, Generic[P]):
+    """Submit one task of any kind, as older clients of a broker spell it."""
+
+    task_name: Annotated[str, Field(min_length=1, max_length=255)]
+    """The kind, or one of its aliases."""
+    args: tuple[JsonValue, ...] = ()
+    """The first parameters, in the order in which the catalogue lists them."""
+    kwargs: P
+    """The parameters by name."""
+    queue: str | None = None
+    """The queue of the kind, or nothing: a kind has one queue."""
 
 
 class AnyParams(Params):
@@ -87,6 +102,21 @@ def enqueue_form(job_type: AnyJobType) -> Form:
     return Form(model=EnqueueRequest[params], params_field="params")
 
 
+def execute_form(job_type: AnyJobType) -> Form:
+    """Return the form of the route for older clients."""
+    params: Any = job_type.params
+    return Form(model=ExecuteRequest[params], params_field="kwargs")
+
+
+def name_in(document: object) -> str:
+    """Return the name that a body asks for; raises InvalidInput with everything else that is wrong, too."""
+    name = document.get("task_name") if isinstance(document, dict) else None
+    if isinstance(name, str) and name:
+        return name
+    validate(EnqueueRequest[AnyParams], document)
+    raise InvalidInput([FieldError(pointer="/task_name", code="missing", detail="This field is required.")])
+
+
 def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller) -> Order:
     """Judge a submit; raises Forbidden, InvalidInput with every error, BadRequest or TooLarge."""
     if job_type.is_admin_only and not caller.is_admin:
@@ -104,6 +134,7 @@ def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller)
         scheduled_for=_scheduled_for(options),
         expires_in=None if options.expires_in is None else timedelta(seconds=options.expires_in),
         place=f"/{form.params_field}",
+        unique_key=options.unique_key,
     )
 
 
@@ -184,6 +215,11 @@ def _scheduled_for(options: Options) -> datetime | None:
     now = utc_now()
     if options.countdown is not None and options.eta is not None:
         raise InvalidInput([FieldError(pointer="/eta", code="conflict", detail="Give countdown or eta, not both.")])
-    if options.eta is not None and options.eta > now + FARTHEST:
-        raise InvalidInput([FieldError(pointer="/eta", code="too_far", detail="This is more than ten years ahead.")])
+    check_eta(options.eta)
     return now + timedelta(seconds=options.countdown) if options.countdown else options.eta
+
+
+def check_eta(eta: datetime | None) -> None:
+    """Raise InvalidInput for a time that is too far ahead."""
+    if eta is not None and eta > utc_now() + FARTHEST:
+        raise InvalidInput([FieldError(pointer="/eta", code="too_far", detail="This is more than ten years ahead.")])

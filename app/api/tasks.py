@@ -1,8 +1,11 @@
-"""The task routes: submit, read, act."""
+"""The task routes that read and act; those that submit are in ``intake``."""
 
 from collections.abc import Iterable, Iterator
+from typing import Self
 
-from app.api.endpoint import Access, Call, Endpoint, endpoint
+from pydantic import ConfigDict, model_validator
+
+from app.api.endpoint import Call, Endpoint, endpoint
 from app.api.filters import (
     Filters,
     GlanceQuery,
@@ -25,21 +28,12 @@ from app.api.schemas import (
     fresh_job,
     path_of,
 )
-from app.api.submissions import (
-    AnyParams,
-    EnqueueRequest,
-    Form,
-    acceptance_of,
-    enqueue_form,
-    order_of,
-    submission_form,
-)
+from app.api.submissions import check_eta
 from app.api.views import find_job, show
-from app.errors import Conflict, FieldError, InvalidInput
-from app.jobs.catalogue import AnyJobType, Catalogue
-from app.jobs.fields import Model, Priority
+from app.clock import iso
+from app.errors import Conflict
+from app.jobs.fields import Model, Moment, Priority
 from app.jobs.status import Status
-from app.jobs.validation import validate
 
 
 class TaskList(Model):
@@ -117,16 +111,24 @@ class CancelQuery(Model):
 
 
 class TaskChange(Model):
-    """What to change of a task that waits."""
+    """What to change of a task that waits; at least one of them."""
 
-    priority: Priority
+    model_config = ConfigDict(json_schema_extra={"examples": [{"priority": 9, "eta": "2026-12-01T06:00:00Z"}]})
+
+    priority: Priority | None = None
     """1–10; higher runs first."""
+    eta: Moment | None = None
+    """Start no earlier than this, within ten years; a time in the past is now."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.priority is None and self.eta is None:
+            raise ValueError("give priority, eta or both")
+        return self
 
 
-def task_endpoints(catalogue: Catalogue) -> Iterator[Endpoint]:
-    """Yield every task route; the submit routes follow from the catalogue."""
-    yield from (_submit_endpoint(job_type) for job_type in catalogue)
-    yield _enqueue_endpoint(catalogue)
+def task_endpoints() -> Iterator[Endpoint]:
+    """Yield the routes that read and change tasks."""
     yield endpoint("GET", "/tasks", list_tasks)
     yield endpoint("GET", "/tasks/list", list_few_tasks)
     yield endpoint("GET", "/tasks/pending", list_pending_tasks)
@@ -139,16 +141,6 @@ def task_endpoints(catalogue: Catalogue) -> Iterator[Endpoint]:
     yield endpoint("POST", "/tasks/{task_id}/cancel", cancel_task, operation_id="cancel_task_by_post")
     yield endpoint("POST", "/tasks/{task_id}/retry", retry_task, status=202)
     yield endpoint("PATCH", "/tasks/{task_id}", change_task)
-
-
-# --- submit ------------------------------------------------------------------------------------
-
-
-async def submit(call: Call, document: object, job_type: AnyJobType, form: Form) -> AnsweredTask:
-    """Accept one job: once this returns it is committed."""
-    order = order_of(document, job_type, form, call.caller)
-    (job,) = await call.installation.lifecycle.submit([order])
-    return _accepted(call, answered_task_of(fresh_job(job), acceptance_of(job, order)))
 
 
 async def list_tasks(call: Call, query: TaskQuery) -> TaskList:
@@ -216,69 +208,31 @@ async def cancel_task(call: Call, query: CancelQuery) -> Cancellation:
 
 async def retry_task(call: Call) -> AnsweredTask:
     """Run a failed or cancelled task again, as a new one."""
-    job = await find_job(call)
-    again = await call.installation.lifecycle.retry(job.id, owner=call.caller.user_id)
-    return _accepted(call, answered_task_of(fresh_job(again), f"Task submitted again with priority {again.priority}"))
+    return await replay(call, (await find_job(call)).id)
 
 
 async def change_task(call: Call, body: TaskChange) -> AnsweredTask:
-    """Give a waiting task another priority."""
+    """Give a waiting task another priority, another time, or both."""
     job = await find_job(call)
+    check_eta(body.eta)
     job_type = call.installation.catalogue.get(job.kind)
-    priority = min(body.priority, job_type.max_priority if job_type else body.priority)
-    changed = await call.installation.lifecycle.reprioritise(job.id, priority=priority)
-    lowered = f" (lowered from {body.priority})" if priority < body.priority else ""
-    message = f"Task priority set to {priority}{lowered}"
-    return answered_task_of(changed, message, for_admin=call.caller.is_admin)
+    limit = job_type.max_priority if job_type else 10
+    priority = None if body.priority is None else min(body.priority, limit)
+    changed = await call.installation.lifecycle.reprioritise(job.id, priority=priority, eta=body.eta)
+    said = []
+    if priority is not None:
+        lowered = f" (lowered from {body.priority})" if priority != body.priority else ""
+        said.append(f"priority set to {priority}{lowered}")
+    if body.eta is not None:
+        said.append(f"due at {iso(changed.due_at)}")
+    return answered_task_of(changed, f"Task {', '.join(said)}", for_admin=call.caller.is_admin)
 
 
-def _submit_endpoint(job_type: AnyJobType) -> Endpoint:
-    form = submission_form(job_type)
-
-    async def submit_type(call: Call, document: object) -> AnsweredTask:
-        return await submit(call, document, job_type, form)
-
-    return endpoint(
-        "POST",
-        f"/tasks/{job_type.route}",
-        submit_type,
-        status=202,
-        access=Access.ADMIN if job_type.is_admin_only else Access.CALLER,
-        body=form.model,
-        summary=job_type.summary,
-        operation_id=f"submit_{job_type.kind.replace('.', '_')}",
-    )
-
-
-def _enqueue_endpoint(catalogue: Catalogue) -> Endpoint:
-    forms = {job_type.kind: enqueue_form(job_type) for job_type in catalogue}
-
-    async def enqueue_task(call: Call, document: object) -> AnsweredTask:
-        job_type = catalogue.find(_name_in(document))
-        return await submit(call, document, job_type, forms[job_type.kind])
-
-    return endpoint(
-        "POST",
-        "/tasks/enqueue",
-        enqueue_task,
-        status=201,
-        body=EnqueueRequest[AnyParams],
-        summary="Submit a task of any kind, by its name or an alias.",
-    )
-
-
-def _name_in(document: object) -> str:
-    """Return the name that a body asks for; raises InvalidInput with everything else that is wrong, too."""
-    name = document.get("task_name") if isinstance(document, dict) else None
-    if isinstance(name, str) and name:
-        return name
-    validate(EnqueueRequest[AnyParams], document)
-    raise InvalidInput([FieldError(pointer="/task_name", code="missing", detail="This field is required.")])
-
-
-def _accepted(call: Call, task: AnsweredTask) -> AnsweredTask:
-    call.headers["Location"] = path_of(task.task_id)
-    return task
+async def replay(call: Call, task_id: str) -> AnsweredTask:
+    """Submit a task again as a new one of the caller's; raise Conflict if it has neither failed nor been cancelled."""
+    again = await call.installation.lifecycle.retry(task_id, owner=call.caller.user_id)
+    call.headers["Location"] = path_of(again.id)
+    return answered_task_of(fresh_job(again), f"Task submitted again with priority {again.priority}")
 
 
 async def _page(call: Call, wanted: Filters, paging: Paging, limit: int, statuses: Iterable[str] = ()) -> TaskList:

@@ -1,7 +1,7 @@
 """The reading half of history: single jobs, keyset lists, counts, attempts, and the sweep's pages."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -42,6 +42,9 @@ class JobFilter:
     created_before: datetime | None = None
     q: str | None = None  # a piece of the id, kind, user or error message
     origin: Literal["people", "cron", "all"] = "people"
+    ids: Sequence[str] | None = None  # only these, at most 1,000
+    due_after: datetime | None = None  # of the waiting ones: only those that wait for a later time
+    has_result: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,20 +92,33 @@ class Reader:
         """Return one page in ``sort`` order, ties by id; start after ``cursor`` or at ``offset``."""
         column = jobs.c[sort.removeprefix("-")]
         is_falling = sort.startswith("-")
-        query = sa.select(*_JOB_COLUMNS).where(*_conditions(wanted)).limit(limit + 1).offset(offset)
+        query = sa.select(*_JOB_COLUMNS).where(*conditions_of(wanted)).limit(limit + 1).offset(offset)
         if cursor is not None:
-            value, job_id = _read_cursor(cursor, column)
+            value, job_id = read_cursor(cursor, column)
             after, last = sa.tuple_(column, jobs.c.id), sa.tuple_(sa.literal(value, column.type), job_id)
             query = query.where(after < last if is_falling else after > last)
         order = (column.desc(), jobs.c.id.desc()) if is_falling else (column, jobs.c.id)
         async with self._database.read() as connection:
             rows = (await connection.execute(query.order_by(*order))).mappings().all()
         found = [job_from(row) for row in rows[:limit]]
-        return JobPage(jobs=found, next_cursor=_cursor(found[-1], column) if len(rows) > limit else None)
+        return JobPage(jobs=found, next_cursor=cursor_of(found[-1], column) if len(rows) > limit else None)
+
+    async def ids(self, wanted: JobFilter, *, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
+        """Return the ids of one page, oldest first, and where the next one starts, None on the last."""
+        place = (jobs.c.created_at, jobs.c.id)
+        query = sa.select(*place).where(*conditions_of(wanted)).order_by(*place).limit(limit + 1)
+        if cursor is not None:
+            at, job_id = read_cursor(cursor, jobs.c.created_at)
+            last = sa.tuple_(sa.literal(at, jobs.c.created_at.type), sa.literal(job_id))
+            query = query.where(sa.tuple_(*place) > last)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        found = [row.id for row in rows[:limit]]
+        return found, _pack(iso(rows[limit - 1].created_at), found[-1]) if len(rows) > limit else None
 
     async def count(self, wanted: JobFilter) -> int:
         """Return how many jobs there are of this description."""
-        query = sa.select(sa.func.count()).select_from(jobs).where(*_conditions(wanted))
+        query = sa.select(sa.func.count()).select_from(jobs).where(*conditions_of(wanted))
         async with self._database.read() as connection:
             return int((await connection.execute(query)).scalar_one())
 
@@ -155,7 +171,8 @@ class Reader:
         return await read_switches(self._database)
 
 
-def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
+def conditions_of(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
+    """Return a filter as the terms of a WHERE."""
     equal = {
         jobs.c.submitted_by: wanted.owner,
         jobs.c.task_type: wanted.task_type,
@@ -165,6 +182,8 @@ def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
         jobs.c.priority: wanted.priority,
     }
     found = [column == value for column, value in equal.items() if value is not None]
+    if wanted.ids is not None:
+        found.append(jobs.c.id.in_(wanted.ids))
     if wanted.statuses is not None:
         found.append(jobs.c.status.in_(wanted.statuses))
     if wanted.was_tried is not None:
@@ -172,21 +191,31 @@ def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
         found.append(sa.or_(jobs.c.status != Status.PENDING, tried))
     if wanted.family is not None:
         found.append(jobs.c.kind.startswith(f"{wanted.family}.", autoescape=True))
-    if wanted.created_after is not None:
-        found.append(jobs.c.created_at >= wanted.created_after)
-    if wanted.created_before is not None:
-        found.append(jobs.c.created_at < wanted.created_before)
     if wanted.q is not None:
         searched = (jobs.c.id, jobs.c.kind, jobs.c.user_id, jobs.c.error_message)
         found.append(sa.or_(*(column.icontains(wanted.q, autoescape=True) for column in searched)))
+    if wanted.has_result:
+        found.append(jobs.c.result.is_not(None))
+    return [*found, *_times(wanted), *_origin(wanted)]
+
+
+def _times(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
+    if wanted.created_after is not None:
+        yield jobs.c.created_at >= wanted.created_after
+    if wanted.created_before is not None:
+        yield jobs.c.created_at < wanted.created_before
+    if wanted.due_after is not None:
+        yield jobs.c.due_at > wanted.due_after
+
+
+def _origin(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
     match wanted.origin:
         case "people":
-            found.append(jobs.c.tick_at.is_(None))  # what somebody runs by hand names its schedule, but no tick
+            yield jobs.c.tick_at.is_(None)  # what somebody runs by hand names its schedule, but no tick
         case "cron":
-            found.append(jobs.c.tick_at.is_not(None))
+            yield jobs.c.tick_at.is_not(None)
         case "all":
             pass
-    return found
 
 
 def _latest_attempt(job: Job) -> Attempt:
@@ -200,13 +229,19 @@ def _latest_attempt(job: Job) -> Attempt:
     )
 
 
-def _cursor(job: Job, column: sa.Column[Any]) -> str:
+def cursor_of(job: Job, column: sa.Column[Any]) -> str:
+    """Write where the page after this job starts, in the order of a column."""
     value = getattr(job, column.key)
     plain = iso(value) if isinstance(value, datetime) else value
-    return urlsafe_b64encode(orjson.dumps([plain, job.id])).decode().rstrip("=")
+    return _pack(plain, job.id)
 
 
-def _read_cursor(cursor: str, column: sa.Column[Any]) -> tuple[Any, str]:
+def _pack(place: str | int, job_id: str) -> str:
+    return urlsafe_b64encode(orjson.dumps([place, job_id])).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, column: sa.Column[Any]) -> tuple[Any, str]:
+    """Read what :func:`cursor_of` wrote; raise BadRequest for anything else."""
     try:
         value, job_id = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         place = parse_iso(value) if column.key == "created_at" else int(value)

@@ -6,14 +6,14 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from app.database import Database
-from app.history.tables import attempts, jobs
+from app.history.tables import attempts, discards, jobs, receipts
 from app.jobs.status import Status
 
 BATCH = 1_000  # rows of one transaction, so that other writers get their turn
 
 _later = jobs.alias("later")
 # By its last tick a schedule knows what it has missed.
-_IS_LAST_TICK = sa.and_(
+IS_LAST_TICK = sa.and_(
     jobs.c.tick_at.is_not(None),
     ~sa.exists().where(_later.c.schedule == jobs.c.schedule, _later.c.tick_at > jobs.c.tick_at),
 )
@@ -32,7 +32,7 @@ async def delete_ended(database: Database, status: Status, cutoff: datetime) -> 
     The job of each schedule's last tick stays. ``status`` is a final one; of any other there is no end.
     """
     position = (jobs.c.completed_at, jobs.c.id)
-    page = sa.select(*position).where(*_ended(status, cutoff), sa.not_(_IS_LAST_TICK))
+    page = sa.select(*position).where(*_ended(status, cutoff), sa.not_(IS_LAST_TICK))
     ordered = page.order_by(*position).limit(BATCH)
     page = ordered
     while True:
@@ -46,11 +46,18 @@ async def delete_ended(database: Database, status: Status, cutoff: datetime) -> 
         page = ordered.where(sa.tuple_(*position) > sa.tuple_(*reached))
 
 
+async def delete_receipts(database: Database, cutoff: datetime) -> int:
+    """Forget what requests from before a time were answered; return how many that were."""
+    async with database.write() as connection:
+        return int((await connection.execute(sa.delete(receipts).where(receipts.c.created_at < cutoff))).rowcount)
+
+
 def _ended(status: Status, cutoff: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return jobs.c.status == status, jobs.c.completed_at < cutoff
 
 
 async def _delete(database: Database, ids: list[str]) -> int:
     async with database.write() as connection:
-        await connection.execute(sa.delete(attempts).where(attempts.c.job_id.in_(ids)))
+        for table in (attempts, discards):
+            await connection.execute(sa.delete(table).where(table.c.job_id.in_(ids)))
         return int((await connection.execute(sa.delete(jobs).where(jobs.c.id.in_(ids)))).rowcount)

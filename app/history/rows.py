@@ -29,6 +29,7 @@ class NewJob:
     retried_from: str | None = None
     schedule: str | None = None
     tick_at: datetime | None = None
+    unique_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,11 @@ class Attempt:
 
 _ERROR_COLUMNS = {"error_code", "error_type", "error_message", "error_traceback", "is_retryable"}
 _PLAIN = tuple(field.name for field in fields(Job) if field.name not in {"status", "error"})
+
+
+def insertable(job: NewJob) -> dict[str, Any]:
+    """Return the columns of a job that is about to be accepted, by their keys."""
+    return {name: getattr(job, name) for name in NewJob.__dataclass_fields__} | {"status": Status.PENDING}
 
 
 def job_from(row: RowMapping) -> Job:

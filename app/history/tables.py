@@ -1,4 +1,6 @@
-"""The tables of jobs: ``background_tasks``, one row a job; attempts worth a row; checkpoints; switched schedules.
+"""The tables of jobs: ``background_tasks``, one row a job, and what belongs to them.
+
+Attempts worth a row, checkpoints, switched schedules, answers to requests that may be repeated, discards.
 
 The column names are those of the HTTP contract, which calls a job a task; ``key`` gives each the name that
 the code uses. Indexes are few because the hot path pays for each.
@@ -12,6 +14,8 @@ from app.jobs.status import Status
 _LIVE = sa.text("status IN ('pending', 'running')")
 _DEAD = sa.text("status IN ('failed', 'cancelled')")
 _TICK = sa.text("schedule IS NOT NULL")
+_UNIQUE = sa.text("unique_key IS NOT NULL AND status IN ('pending', 'running')")
+_RETRY = sa.text("retried_from IS NOT NULL")
 _ENDED = sa.text("completed_at IS NOT NULL")
 
 jobs = sa.Table(
@@ -51,6 +55,7 @@ jobs = sa.Table(
     sa.Column("retried_from", sa.Text),
     sa.Column("schedule", sa.Text),  # the cron schedule that submitted it, and the tick it stands for
     sa.Column("tick_at", UtcTime),
+    sa.Column("unique_key", sa.Text),  # keeps a second job of the same owner out while this one lives
     sa.CheckConstraint(f"status IN ({', '.join(repr(status.value) for status in Status)})", name="status"),
     sa.CheckConstraint("priority BETWEEN 1 AND 10", name="priority"),
     sqlite_with_rowid=False,
@@ -67,6 +72,15 @@ sa.Index(
     sqlite_where=_TICK,
     postgresql_where=_TICK,
 )
+sa.Index(
+    "uq_background_tasks_unique_key",
+    jobs.c.submitted_by,
+    jobs.c.unique_key,
+    unique=True,
+    sqlite_where=_UNIQUE,
+    postgresql_where=_UNIQUE,
+)
+sa.Index("ix_background_tasks_retry", jobs.c.retried_from, sqlite_where=_RETRY, postgresql_where=_RETRY)
 # Paid for once a job, at its right edge: it serves the figures of the last minutes and of a day, and retention.
 sa.Index("ix_background_tasks_ended", jobs.c.completed_at, jobs.c.id, sqlite_where=_ENDED, postgresql_where=_ENDED)
 
@@ -111,4 +125,29 @@ archive_locations = sa.Table(
     metadata,
     sa.Column("location", sa.Text, primary_key=True),
     sa.Column("since", UtcTime, nullable=False),
+)
+
+# What a submit with an Idempotency-Key was answered, for a day: written with its rows, in one transaction.
+receipts = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),  # every caller has keys of its own
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),  # of the request: what it was sent to, and its body
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("location", sa.Text),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sqlite_with_rowid=False,
+)
+sa.Index("ix_idempotency_keys_created_at", receipts.c.created_at)
+
+# Failed jobs that somebody has given up. All else about a dead letter follows from the rows of jobs.
+discards = sa.Table(
+    "discarded_tasks",
+    metadata,
+    sa.Column("task_id", sa.Text, key="job_id", primary_key=True),
+    sa.Column("discarded_at", UtcTime, nullable=False),
+    sa.Column("discarded_by", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
 )

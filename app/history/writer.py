@@ -16,7 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.database import Database, Json, Rows, UtcTime
 from app.group import GroupCommit
-from app.history.rows import Failure, Job, NewJob, job_from
+from app.history.bulk import Bulk
+from app.history.receipts import Accepted, Receipt, accept_once
+from app.history.rows import Failure, Job, NewJob, insertable, job_from
 from app.history.tables import checkpoints, jobs, schedules
 from app.jobs.status import Status
 
@@ -89,6 +91,7 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.bulk = Bulk(database)
         self._sql = _Statements(database.dialect)
         self._accepts: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._insert)
         self._settles: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
@@ -97,13 +100,17 @@ class Writer:
         """Insert jobs, all or none; returns once they are committed."""
         await self._accepts(accepted)
 
+    async def accept_once(self, accepted: Sequence[NewJob], receipt: Receipt | None) -> Accepted:
+        """Insert jobs whose keys are free, together with what their request is answered; or say what is in the way."""
+        return await accept_once(self._database, accepted, receipt)
+
     async def accept_tick(self, job: NewJob) -> bool:
         """Insert the job of a schedule's tick; return whether this worker was the first to, and may.
 
         A schedule that is switched off submits nothing.
         """
         insert = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(jobs)
-        statement = insert.values(_insertable(job)).on_conflict_do_nothing().returning(jobs.c.id)
+        statement = insert.values(insertable(job)).on_conflict_do_nothing().returning(jobs.c.id)
         is_off = sa.select(schedules.c.name).where(schedules.c.name == job.schedule, ~schedules.c.is_enabled)
         async with self._database.write() as connection:
             if (await connection.execute(is_off)).first() is not None:
@@ -176,9 +183,28 @@ class Writer:
             **_error_columns(failure),
         )
 
-    async def reprioritise(self, job_id: str, *, priority: int) -> Job | None:
-        """Give a waiting job another priority; return its row, or None if it no longer waits."""
-        return await self._change(jobs.c.id == job_id, jobs.c.status == Status.PENDING, priority=priority)
+    async def reprioritise(
+        self, job_id: str, *, priority: int | None = None, due_at: datetime | None = None, eta: datetime | None = None
+    ) -> Job | None:
+        """Give a waiting job another priority, another time, or both; return its row, or None if it no longer waits.
+
+        With ``due_at``, ``eta`` is the time that was asked for, and its expiry moves along.
+        """
+        is_waiting = (jobs.c.id == job_id, jobs.c.status == Status.PENDING)
+
+        def change(connection: sa.Connection) -> Job | None:
+            times = sa.select(jobs.c.due_at, jobs.c.expires_at).where(*is_waiting).with_for_update()
+            before = connection.execute(times).first()
+            if before is None:
+                return None
+            values: dict[str, Any] = {} if priority is None else {"priority": priority}
+            if due_at is not None:
+                expires_at = before.expires_at and before.expires_at + (due_at - before.due_at)
+                values |= {"due_at": due_at, "scheduled_for": eta, "expires_at": expires_at}
+            statement = sa.update(jobs).where(*is_waiting).values(values).returning(*_JOB_COLUMNS)
+            return job_from(connection.execute(statement).mappings().one())
+
+        return await self._database.transact(change)
 
     async def close(self) -> None:
         """Commit what is still on its way."""
@@ -195,7 +221,7 @@ class Writer:
         return job
 
     async def _insert(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[None]:
-        rows = [_insertable(job) for group in groups for job in group]
+        rows = [insertable(job) for group in groups for job in group]
         insert = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(jobs)
         statement = insert.on_conflict_do_nothing(index_elements=[jobs.c.id])
 
@@ -332,10 +358,6 @@ WHERE status <> 'running'
 
 def _timed(text: str) -> sa.TextClause:
     return sa.text(text).bindparams(sa.bindparam("now", type_=UtcTime))
-
-
-def _insertable(job: NewJob) -> dict[str, Any]:
-    return {name: getattr(job, name) for name in NewJob.__dataclass_fields__} | {"status": Status.PENDING}
 
 
 def _drop_checkpoints(ids: Sequence[str]) -> sa.Delete:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, JsonValue
 
+from app.jobs.bulk import bulk
 from app.jobs.contract import LIGHT, LONG, Family, JobType, RetryPolicy, TaskType
 from app.jobs.fields import Integer, Model, Moment, Number, Params, Result
 
@@ -342,5 +343,5 @@ monitor_queues = JobType(
 FAMILY = Family(
     name="system",
     summary="Trying the service out, and watching over it.",
-    job_types=(echo, flaky, health_check, daily_metrics, monitor_queues),
+    job_types=(echo, flaky, health_check, daily_metrics, monitor_queues, bulk),
 )

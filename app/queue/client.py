@@ -142,9 +142,19 @@ class Queue:
             args += (keys.queue(name, priority), job_id, result)
         return [bool(gone) for gone in await self._scripts["withdraw"](args=args)]
 
-    async def move(self, job_id: str, queue: str, priority: int) -> bool:
-        """Move a waiting job to another priority; return whether it was there to be moved."""
-        return bool(await self._scripts["move"](args=[queue, job_id, priority]))
+    async def move(self, job_id: str, queue: str, priority: int, *, due_ms: int | None = None) -> bool:
+        """Move a waiting job to another priority, or time; return whether it was there to be moved."""
+        return bool(await self._scripts["move"](args=[queue, job_id, priority, "" if due_ms is None else due_ms]))
+
+    async def claimed(self) -> dict[str, str]:
+        """Return the token of every claim that is held, by the id of its job."""
+        claims = await cast(Awaitable[dict[bytes, bytes]], self.redis.hgetall(keys.CLAIMS))
+        return {job_id.decode(): claim.decode().rpartition("|")[2] for job_id, claim in claims.items()}
+
+    async def forget_results(self, ids: Sequence[str]) -> None:
+        """Delete the results that quick readers would find."""
+        if ids:
+            await self.redis.delete(*map(keys.result, ids))
 
     async def bodies(self, ids: Sequence[str]) -> list[bytes | None]:
         """Return the stored bodies of these jobs, None where there is none."""

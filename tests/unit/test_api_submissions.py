@@ -76,7 +76,7 @@ def test_a_user_cannot_submit_what_is_for_administrators() -> None:
         ({"parameters": []}, [("/parameters", "model_type")]),
         ({"parameters": {}, "priority": 11}, [("/priority", "less_than_equal")]),
         ({"parameters": {}, "priority": True}, [("/priority", "int_type")]),
-        ({"parameters": {}, "unique_key": "x"}, [("/unique_key", "extra_forbidden")]),
+        ({"parameters": {}, "unique_key": ""}, [("/unique_key", "string_too_short")]),
         (
             {"parameters": {"text": 5, "nope": 1}},
             [("/parameters/text", "string_type"), ("/parameters/nope", "extra_forbidden")],

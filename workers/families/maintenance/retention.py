@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
-from app.history.retention import count_ended, delete_ended
+from app.history.receipts import KEPT
+from app.history.retention import count_ended, delete_ended, delete_receipts
 from app.jobs import maintenance
 from app.jobs.maintenance import (
     DEFAULT_POLICY,
@@ -27,6 +28,7 @@ async def enforce_retention_policy(ctx: Context, params: EnforceRetentionPolicyP
     policy = (params.policy or DEFAULT_POLICY).model_dump(exclude_none=True)
     enforcement = _Enforcement(ctx, total=len(policy))
     enforced = {name: await enforcement.enforce(name, days) for name, days in policy.items()}
+    await delete_receipts(ctx.installation.database, ctx.now - KEPT)  # no policy: nobody reads older ones
     await ctx.progress(100, "done", stage="done")
     return EnforceRetentionPolicyResult(
         policy=policy,

@@ -1,0 +1,123 @@
+"""Requests that may be repeated: with an Idempotency-Key, a submit is done once and answered as often as it comes.
+
+Key, answer and rows are committed in one transaction; what is refused leaves no trace, so that the same key
+may bring the corrected body.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from aiohttp import web
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from app.api.endpoint import Call, json_response
+from app.clock import utc_now
+from app.errors import BadRequest, IdempotencyKeyReused, RequestRepeated
+from app.history.receipts import Receipt, read_receipt
+from app.history.rows import NewJob
+from app.lifecycle import Order
+
+KEY = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+
+_MAX_KEY = 255
+
+
+Judge = Callable[[], Awaitable[Sequence[Order]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """One request that submits: its body, what that asks for, and what is answered once that is committed."""
+
+    raw: bytes
+    judge: Judge
+    answer: Callable[[Sequence[NewJob], Sequence[Order]], BaseModel]  # may set the headers of the call
+    status: int
+
+
+class Repeats:
+    """The requests with a key that this process is answering. One instance a process."""
+
+    def __init__(self) -> None:
+        self._in_flight: set[tuple[str, str]] = set()
+
+    async def once(self, call: Call, submit: Submit) -> web.Response:
+        """Do a submit, once for its key, and answer it.
+
+        Raise IdempotencyKeyReused for another request under the same key, RequestRepeated while the first is
+        being answered in this process. One in another process is waited for by the database.
+        """
+        key = _key_of(call)
+        if key is None:
+            orders = await submit.judge()
+            accepted = await call.installation.lifecycle.submit(orders)
+            return json_response(submit.answer(accepted, orders), status=submit.status, headers=call.headers)
+        place = (call.caller.user_id, key)
+        if place in self._in_flight:
+            raise RequestRepeated
+        self._in_flight.add(place)
+        try:
+            return await _once(call, submit, key)
+        finally:
+            self._in_flight.discard(place)
+
+
+async def _once(call: Call, submit: Submit, key: str) -> web.Response:
+    fingerprint = _fingerprint(call, submit.raw)
+    if (known := await _known(call, key)) is not None:
+        return _replay(known, fingerprint)
+    orders = await submit.judge()
+    body = b""
+
+    def receipt(accepted: Sequence[NewJob]) -> Receipt:
+        nonlocal body
+        body = to_json(submit.answer(accepted, orders))
+        return Receipt(
+            owner=call.caller.user_id,
+            key=key,
+            fingerprint=fingerprint,
+            status=submit.status,
+            location=call.headers.get("Location"),
+            body=body.decode(),
+            created_at=utc_now(),
+        )
+
+    try:
+        await call.installation.lifecycle.submit(orders, receipt=receipt)
+    except RequestRepeated:
+        if (known := await _known(call, key)) is None:
+            raise
+        return _replay(known, fingerprint)
+    return web.Response(body=body, status=submit.status, content_type="application/json", headers=call.headers)
+
+
+async def _known(call: Call, key: str) -> Receipt | None:
+    return await read_receipt(call.installation.database, call.caller.user_id, key, now=utc_now())
+
+
+def _key_of(call: Call) -> str | None:
+    keys = call.request.headers.getall(KEY, [])
+    if not keys:
+        return None
+    (key, *others) = keys
+    if others or not 1 <= len(key) <= _MAX_KEY or not key.isprintable():
+        raise BadRequest(f"Send one {KEY} of 1 to {_MAX_KEY} printable characters.")
+    return key
+
+
+def _fingerprint(call: Call, raw: bytes) -> str:
+    """Tell requests apart by what they are sent to and their bytes; both prefixes are the same place."""
+    path = call.request.path.replace("/api/v1/", "/api/", 1).rstrip("/")
+    return sha256(b"\n".join([call.request.method.encode(), path.encode(), raw])).hexdigest()
+
+
+def _replay(receipt: Receipt, fingerprint: str) -> web.Response:
+    if receipt.fingerprint != fingerprint:
+        raise IdempotencyKeyReused
+    headers = {REPLAYED: "true"} | ({"Location": receipt.location} if receipt.location else {})
+    return web.Response(
+        body=receipt.body.encode(), status=receipt.status, content_type="application/json", headers=headers
+    )

@@ -1,0 +1,115 @@
+"""Accepting once: jobs with unique keys, and requests that may be repeated. Called by the writer and the API.
+
+Key, answer and rows are one transaction. Whoever comes second finds the key taken, and writes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from app.database import Database
+from app.history.rows import NewJob, insertable
+from app.history.tables import jobs, receipts
+from app.jobs.status import LIVE
+
+KEPT = timedelta(hours=24)  # after that a key is as good as new
+
+_TRIES = 5  # a rival that commits between the look and the insert is found by the next look
+_INSERT_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a request with an Idempotency-Key was answered. ``fingerprint`` tells whether another is the same."""
+
+    owner: str
+    key: str
+    fingerprint: str
+    status: int
+    location: str | None
+    body: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A live job has the unique key already."""
+
+    unique_key: str
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated:
+    """Another request with this key was accepted meanwhile."""
+
+
+Accepted = Taken | Repeated | None  # None: committed
+
+
+async def read_receipt(database: Database, owner: str, key: str, *, now: datetime) -> Receipt | None:
+    """Return what the request with this key of this caller was answered, for as long as that is kept."""
+    wanted = (receipts.c.owner == owner, receipts.c.key == key, receipts.c.created_at > now - KEPT)
+    async with database.read() as connection:
+        row = (await connection.execute(sa.select(receipts).where(*wanted))).mappings().first()
+    return None if row is None else Receipt(**row)
+
+
+async def accept_once(database: Database, accepted: Sequence[NewJob], receipt: Receipt | None) -> Accepted:
+    """Insert jobs together with their receipt, all or nothing; return what was in the way, None if nothing was."""
+    # In one order, so that two requests that share several unique keys wait for each other, and never in a circle.
+    rows = [insertable(job) for job in sorted(accepted, key=lambda job: (job.unique_key or "", job.id))]
+
+    def change(connection: sa.Connection) -> Accepted:
+        taken = _find_taken(connection, accepted)
+        if taken is not None:
+            return Repeated() if receipt and _has(connection, receipt) else taken
+        if receipt is not None and not _claim(connection, receipt):
+            return Repeated()
+        for at in range(0, len(rows), _INSERT_ROWS):
+            connection.execute(sa.insert(jobs), rows[at : at + _INSERT_ROWS])
+        return None
+
+    for _ in range(_TRIES - 1):
+        try:
+            return await database.transact(change)
+        except IntegrityError:
+            continue
+    return await database.transact(change)
+
+
+def _find_taken(connection: sa.Connection, accepted: Sequence[NewJob]) -> Taken | None:
+    wanted = sorted({job.unique_key for job in accepted if job.unique_key is not None})
+    for at in range(0, len(wanted), _INSERT_ROWS):
+        is_meant = (
+            jobs.c.submitted_by == accepted[0].submitted_by,
+            jobs.c.unique_key.in_(wanted[at : at + _INSERT_ROWS]),
+        )
+        query = sa.select(jobs.c.unique_key, jobs.c.id).where(*is_meant, jobs.c.status.in_(LIVE)).limit(1)
+        row = connection.execute(query).first()
+        if row is not None:
+            return Taken(unique_key=row.unique_key, job_id=row.id)
+    return None
+
+
+def _has(connection: sa.Connection, receipt: Receipt) -> bool:
+    wanted = (receipts.c.owner == receipt.owner, receipts.c.key == receipt.key)
+    kept = receipts.c.created_at > receipt.created_at - KEPT
+    return connection.execute(sa.select(receipts.c.key).where(*wanted, kept)).first() is not None
+
+
+def _claim(connection: sa.Connection, receipt: Receipt) -> bool:
+    """Take the key, also from a receipt that is no longer kept; return whether it was free."""
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(receipts)
+    values = {name: getattr(receipt, name) for name in Receipt.__dataclass_fields__}
+    renewed = {name: insert.excluded[name] for name in values if name not in {"owner", "key"}}
+    statement = insert.values(values).on_conflict_do_update(
+        index_elements=[receipts.c.owner, receipts.c.key],
+        set_=renewed,
+        where=receipts.c.created_at <= receipt.created_at - KEPT,
+    )
+    return connection.execute(statement.returning(receipts.c.key)).first() is not None
