@@ -12,12 +12,13 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from arq.cron import CronJob
 from arq.worker import Worker as ArqWorker
 from arq.worker import func
+from redis.exceptions import ResponseError
 
 from app.clock import new_id, utc_now
 from app.errors import Conflict, NotFound, Unavailable
@@ -31,6 +32,7 @@ from app.queue.connect import OUTAGES
 from app.queue.doorbell import Doorbell
 from workers.attempt import Attempt, StopReason, ended_unknown, given_back
 from workers.cron import Ticker
+from workers.doubt import Doubts
 from workers.families import Work
 from workers.lease import LeaseKeeper
 from workers.outcome import Completed, Failed, Outcome
@@ -50,6 +52,8 @@ _UNKNOWN_KIND_PAUSE_S = 10.0  # until a job that this worker does not know is of
 _UNKNOWN_KIND_LIMIT_S = 600.0  # after which nobody is expected to know it
 
 _OUTAGES = (Unavailable, *OUTAGES)
+
+T = TypeVar("T")
 
 
 class Worker(ArqWorker):
@@ -87,14 +91,20 @@ class Worker(ArqWorker):
         self._work = functions
         self._ticker = ticker
         self._doorbell = Doorbell(installation.redis, queues)
+        self._attempts: dict[str, Attempt] = {}  # one slot each
+        self._doubts = Doubts(
+            self._attempts,
+            installation.reader,
+            limit_s=installation.settings.lease_s / 3,
+            stop=self._stop_attempts,
+        )
         self._keeper = LeaseKeeper(
             installation.settings.redis_url,
             installation.settings.lease_s,
-            on_lost=self._from_thread(lambda ids: self._stop_attempts(ids, StopReason.LOST)),
+            on_doubt=self._from_thread(self._doubts.ask),
             on_aborted=self._from_thread(self._cancel_aborted),
         )
-        self._attempts: dict[str, Attempt] = {}  # one slot each
-        self._running: set[asyncio.Task[None]] = set()  # the same, and those that only acknowledge
+        self._running: set[asyncio.Task[None]] = set()  # the attempts, and what only acknowledges
         self._claim_number = 0
         self._is_stopping = False
         self._wake = asyncio.Event()
@@ -176,17 +186,18 @@ class Worker(ArqWorker):
         if free <= 0:
             return IDLE_POLL_S
         self._claim_number += 1
-        token = f"{self.id}:{self._claim_number}"
+        token, asked_at = f"{self.id}:{self._claim_number}", monotonic()
         try:
             claims = await self._house.queue.claim(
                 self.queues, want=min(free, MAX_CLAIM), token=token, search=self._searches
             )
             self._searches = False
-            if claims.claims:
-                for claim in claims.claims:
-                    self._keeper.hold(claim.id, claim.queue_key, token)
-                await self._start({claim.id for claim in claims.claims}, claims)
-        except _OUTAGES as error:
+            fresh = await self._doubts.without_my_own(claims, self._house.queue)
+            for claim in fresh.claims:
+                self._keeper.hold(claim.id, claim.queue_key, token, asked_at=asked_at)
+            if fresh.claims:
+                await self._start({claim.id for claim in fresh.claims}, fresh)
+        except (*_OUTAGES, ResponseError) as error:
             log.warning("claiming_interrupted", reason=str(error))
             await asyncio.sleep(_OUTAGE_PAUSE_S)
             return _OUTAGE_PAUSE_S
@@ -200,8 +211,9 @@ class Worker(ArqWorker):
         try:
             started = await self._house.lifecycle.start(claims, worker_id=self.id)
         finally:
-            for job_id in claimed - {job.id for job in started}:
-                self._keeper.drop(job_id)
+            for claim in claims.claims:
+                if claim.id in claimed - {job.id for job in started}:
+                    self._keeper.drop(claim.id, claim.token)
         for job in started:
             self._launch(job)
 
@@ -212,7 +224,7 @@ class Worker(ArqWorker):
         else:
             attempt = Attempt(job, job_type, work, self._house, self._on_settled)
             self._attempts[job.id] = attempt
-            self._keep(attempt.run()).add_done_callback(lambda _: self._free(job.id))
+            self._keep(attempt.run()).add_done_callback(lambda _: self._free(attempt))
         if len(self._attempts) >= self.max_jobs:
             self._has_room.clear()
 
@@ -224,12 +236,13 @@ class Worker(ArqWorker):
                 self.jobs_failed += 1
             case _:
                 pass
-        self._free(attempt.job.id)
+        self._free(attempt)
 
-    def _free(self, job_id: str) -> None:
+    def _free(self, attempt: Attempt) -> None:
         """Give a slot back: when the attempt is settled, or at the latest when its task ends, however it ends."""
-        if self._attempts.pop(job_id, None) is not None:
-            self._keeper.drop(job_id)
+        if self._attempts.get(attempt.job.id) is attempt:
+            del self._attempts[attempt.job.id]
+            self._keeper.drop(attempt.job.id, attempt.job.claim)
             self._has_room.set()
             self._wake.set()
 
@@ -247,7 +260,7 @@ class Worker(ArqWorker):
 
     async def _refuse(self, job: Started) -> None:
         """Give back a kind that this worker does not know: another version may be on its way up."""
-        self._keeper.drop(job.id)
+        self._keeper.drop(job.id, job.claim)
         if (utc_now() - job.due_at).total_seconds() < _UNKNOWN_KIND_LIMIT_S:
             settlement = given_back(job, after_s=_UNKNOWN_KIND_PAUSE_S)
         else:
@@ -277,10 +290,14 @@ class Worker(ArqWorker):
     # --- helpers, each for ever -----------------------------------------------------------------
 
     async def _steadily(self, name: str, helper: Callable[[], Awaitable[None]]) -> None:
+        is_corrupt = False
         while True:
             try:
+                if is_corrupt:  # something that is not ours stands under a key of ours, perhaps
+                    await self._house.queue.mend()
                 return await helper()
-            except _OUTAGES as error:
+            except (*_OUTAGES, ResponseError) as error:
+                is_corrupt = isinstance(error, ResponseError)
                 log.warning("helper_interrupted", helper=name, reason=str(error))
                 await asyncio.sleep(_OUTAGE_PAUSE_S)
 
@@ -325,8 +342,7 @@ class Worker(ArqWorker):
             lag_s = max(0.0, monotonic() - before - _BEAT_S)
 
     async def _sweep(self) -> None:
-        house = self._house
-        await Sweep(worker_id=self.id, redis=house.redis, reader=house.reader, lifecycle=house.lifecycle).run()
+        await Sweep(self._house, worker_id=self.id).run()
 
     async def _tick(self) -> None:
         if self._ticker is None:
@@ -354,9 +370,9 @@ class Worker(ArqWorker):
         except (NotFound, Conflict, *_OUTAGES) as error:
             log.info("abort_not_done", job_id=job_id, reason=str(error))
 
-    def _from_thread(self, call: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
-        def hand_over(ids: Sequence[str]) -> None:
-            self.loop.call_soon_threadsafe(call, ids)
+    def _from_thread(self, call: Callable[[Sequence[T]], None]) -> Callable[[Sequence[T]], None]:
+        def hand_over(found: Sequence[T]) -> None:
+            self.loop.call_soon_threadsafe(call, found)
 
         return hand_over
 

@@ -4,8 +4,11 @@ from collections.abc import AsyncIterator
 
 import orjson
 
+from app.log import get_log
 from app.queue import keys
 from app.queue.connect import Redis
+
+log = get_log()
 
 
 async def tell_cancelled(redis: Redis, job_id: str) -> None:
@@ -19,5 +22,16 @@ async def cancellations(redis: Redis) -> AsyncIterator[str]:
         await channel.subscribe(keys.CONTROL)
         while True:
             message = await channel.get_message(ignore_subscribe_messages=True, timeout=5.0)
-            if message is not None and (job_id := orjson.loads(message["data"]).get("cancel")):
-                yield str(job_id)
+            if message is not None and (job_id := _cancelled(message["data"])):
+                yield job_id
+
+
+def _cancelled(raw: bytes) -> str | None:
+    """Return the id that a message names; None for what is no such message."""
+    try:
+        match orjson.loads(raw):
+            case {"cancel": str(job_id)}:
+                return job_id
+    except ValueError:
+        log.warning("control_message_unreadable")
+    return None

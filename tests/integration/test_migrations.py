@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from app.database import Database, metadata, open_database
 from app.history.migrate import _config, current_revision, head_revision, upgrade
 from app.history.reader import JobFilter, Reader
-from app.history.tables import attempts, checkpoints, jobs, schedules
+from app.history.tables import attempts, checkpoints, epochs, jobs, pauses, schedules
 from app.history.writer import Writer
 from app.records.record import load_record_types
 from app.settings import Settings
@@ -26,7 +26,7 @@ from tests.support.postgres_server import PostgresUnderTest
 pytestmark = pytest.mark.databases("sqlite", "postgresql")
 
 TABLES = {
-    *(table.name for table in (jobs, attempts, checkpoints, schedules)),
+    *(table.name for table in (jobs, attempts, checkpoints, schedules, epochs, pauses)),
     *(kind.table.name for kind in load_record_types().values()),
 }
 
