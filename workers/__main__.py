@@ -7,7 +7,7 @@ import typer
 import uvloop
 
 from app.errors import ServiceError
-from app.installation import open_installation
+from app.installation import check_stores, open_installation
 from app.jobs.catalogue import load_catalogue
 from app.jobs.schedules import SCHEDULES
 from app.log import configure_logging
@@ -69,6 +69,7 @@ async def _serve(settings: Settings, names: list[str], slots: int, *, burst: boo
     catalogue = load_catalogue()
     served = worker_settings(catalogue, names, ticks=ticks)
     async with open_installation(settings, catalogue) as installation:
+        await check_stores(installation)
         worker = Worker(
             installation,
             functions=served.functions,

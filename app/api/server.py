@@ -16,6 +16,7 @@ from app.api.middleware import add_headers, answer_preflights, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
 from app.api.problems import answer_problems
+from app.api.queues import queue_endpoints
 from app.api.records import MAX_BODY, record_endpoints
 from app.api.resources import HUB, INSTALLATION, KEYRING, METRICS, SOCKETS, THROUGHPUT, Sockets
 from app.api.schedules import schedule_endpoints
@@ -23,7 +24,7 @@ from app.api.stream import close_sockets, stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
 from app.history.migrate import head_revision
-from app.installation import Installation, open_installation
+from app.installation import Installation, check_stores, open_installation
 from app.jobs.schedules import SCHEDULES
 from app.log import get_log
 from app.metrics import ProcessMetrics
@@ -48,6 +49,7 @@ def run(settings: Settings) -> None:
 async def serve(settings: Settings) -> None:
     """Serve the API until SIGTERM or SIGINT; a second signal leaves at once."""
     async with open_installation(settings) as installation:
+        await check_stores(installation)
         runner = make_runner(build_app(installation))
         await runner.setup()
         try:
@@ -96,6 +98,7 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *stream_endpoints(),
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),
+        *queue_endpoints(),
     ]
     rooted = [*probe_endpoints(head_revision()), *stream_aliases()]
     served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]

@@ -75,6 +75,12 @@ def ending_of(job: Job) -> Event:
     )
 
 
+def queue_event(name: str, queue: str) -> Event:
+    """Make an event of a queue (``queue.paused``, ``queue.resumed``): it is no job's, whose fields are empty."""
+    status = Status.PENDING
+    return Event(type=name, job_id="", kind="", queue=queue, owner="", user_id=None, status=status, attempt=0)
+
+
 def _type_of(job: Job) -> str:
     match job.status:
         case Status.PENDING:
