@@ -25,13 +25,12 @@ class Mark:
 
     installation: str | None
     counter: int
-    run_id: str | None
+    run_id: str | None  # set when a walk has come to its end, so that an unfinished one leaves none
     server_run_id: str
-    is_walked: bool
 
     def is_current(self, counter: int) -> bool:
         """Whether nothing has happened to Redis or SQL since the last complete walk."""
-        return not self.is_walked and self.counter == counter and self.run_id == self.server_run_id
+        return self.counter == counter and self.run_id == self.server_run_id
 
 
 class Epochs:
@@ -69,7 +68,6 @@ class Epochs:
             counter=_number(found.get(b"counter", b"")),
             run_id=found.get(b"run_id", b"").decode(errors="replace") or None,
             server_run_id=await self._run_id(),
-            is_walked=b"walk" in found,
         )
 
     async def _fields(self) -> dict[bytes, bytes]:

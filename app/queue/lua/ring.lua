@@ -5,11 +5,23 @@
 local lease_ms, walk, search, now, added = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1', now_ms(), 0
 if walk ~= '' and redis.call('HGET', EPOCH, 'walk') ~= walk then return -1 end
 
+local standing = {}  -- queue name → those of its keys that there are; what this call adds stands where it should
+
+local function keys_of(name)
+  if not standing[name] then
+    standing[name] = {}
+    for priority = 1, 10 do
+      local key = QUEUE .. name .. ':' .. priority
+      if redis.call('EXISTS', key) == 1 then table.insert(standing[name], key) end
+    end
+  end
+  return standing[name]
+end
+
 -- Redis may have missed that a job got another priority: one that waits is moved now, one that runs stays.
 local function where_it_stands(queue_key, id)
   local name = queue_name(queue_key)
-  for priority = 1, 10 do
-    local other = QUEUE .. name .. ':' .. priority
+  for _, other in ipairs(keys_of(name)) do
     local score = other ~= queue_key and tonumber(redis.call('ZSCORE', other, id) or '')
     if score and score >= RUNNING_OFFSET then return other end
     if score then
