@@ -8,6 +8,7 @@ on a lock file instead of polling SQLite's own lock, whose retry sleeps up to 10
 import asyncio
 import fcntl
 import os
+import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
@@ -24,15 +25,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from app.clock import iso, parse_iso
 from app.errors import Misconfigured, Unavailable
 from app.group import GroupCommit
+from app.log import get_log
 from app.settings import Settings
 
 # The database did not answer; anything else is the statement's fault.
 OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, TimeoutError, OSError)
 
+log = get_log()
+
 R = TypeVar("R")
 Change = Callable[[sa.Connection], R]
 
 _BEGIN_WRITE = "BEGIN IMMEDIATE"  # a read that turned into a write could find the lock taken
+_POSTGRES = {  # whatever the server's, the role's or the database's own defaults are
+    "synchronous_commit": "on",  # an answered accept, start or settle survives a crash
+    "default_transaction_isolation": "read committed",  # a guarded write that waited sees what the other wrote
+}
+_TRIES = 5  # of a change that PostgreSQL took back for another's sake
+_TAKEN_BACK = {"40P01", "40001"}  # deadlock, serialization failure: nothing was changed, and again may do
 _TOGETHER = 8  # changes in one transaction; each may be a batch of hundreds of rows
 
 metadata = sa.MetaData(
@@ -186,10 +196,21 @@ class Database:
         one commits share the next transaction; one that is refused is tried again without the others.
         """
         if self._hot is None:
-            async with self.write() as connection:
-                return await connection.run_sync(change)
+            return await self._transact_again(change)
         result: R = await self._changes(change)
         return result
+
+    async def _transact_again(self, change: Change[R]) -> R:
+        for tried in range(1, _TRIES + 1):
+            try:
+                async with self.write() as connection:
+                    return await connection.run_sync(change)
+            except exc.DBAPIError as error:
+                if tried == _TRIES or getattr(error.orig, "sqlstate", None) not in _TAKEN_BACK:
+                    raise
+                log.warning("transaction_tried_again", tried=tried, reason=str(error.orig))
+            await asyncio.sleep(random.uniform(0, 0.02) * 2**tried)  # noqa: S311  # jitter, not a secret
+        raise AssertionError("the last try returns or raises")
 
     async def _run_together(self, changes: Sequence[Change[Any]]) -> list[Any]:
         assert self._hot is not None  # noqa: S101  # transact has looked
@@ -267,7 +288,7 @@ def open_database(settings: Settings) -> Database:
                 pool_size=settings.db_pool_size,
                 max_overflow=settings.db_max_overflow,
                 pool_pre_ping=True,
-                connect_args={"timeout": 10, "command_timeout": 60},
+                connect_args={"timeout": 10, "command_timeout": 60, "server_settings": dict(_POSTGRES)},
             )
             return Database(engine, engine)
         case other:

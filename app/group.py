@@ -13,7 +13,7 @@ from sqlalchemy.exc import StatementError
 from app.errors import InvalidInput
 
 # What an item can be refused for: by the database, by its driver at bind time, or on the way to it.
-_REFUSALS = (StatementError, InvalidInput, ValueError, TypeError, ArithmeticError)
+REFUSALS = (StatementError, InvalidInput, ValueError, TypeError, ArithmeticError)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,7 +55,7 @@ class GroupCommit(Generic[T, R]):
     async def _commit(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             answers = await self._flush([item for item, _ in batch])
-        except _REFUSALS as error:
+        except REFUSALS as error:
             if len(batch) == 1:
                 _fail(batch, error)
                 return

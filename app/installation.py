@@ -6,17 +6,24 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.database import Database, open_database
+from app.errors import Unavailable
+from app.history.epochs import read_epoch
 from app.history.migrate import upgrade
 from app.history.reader import Reader
 from app.history.writer import Writer
 from app.jobs.catalogue import Catalogue, load_catalogue
 from app.lifecycle import Lifecycle
 from app.live.outbox import Outbox
+from app.log import get_log
 from app.queue.client import Queue
-from app.queue.connect import Redis, open_redis
+from app.queue.connect import OUTAGES, Redis, open_redis
+from app.queue.epoch import Epochs
+from app.queue.inspection import inspect_redis
 from app.records.store import Records
 from app.references import References
 from app.settings import Settings
+
+log = get_log()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,20 @@ class Installation:
     records: Records
     outbox: Outbox
     lifecycle: Lifecycle
+
+
+async def check_stores(installation: Installation) -> None:
+    """Refuse to start, with Misconfigured, on a Redis that is not ours or would lose jobs; warn of what is unwise.
+
+    A Redis that does not answer is no reason to refuse: the sweep looks at whose it is once it is there.
+    """
+    try:
+        for advice in await inspect_redis(installation.redis):
+            log.warning("redis_setting_unwise", advice=advice)
+        epochs = Epochs(installation.redis, lease=timedelta(seconds=installation.settings.lease_s))
+        await epochs.read((await read_epoch(installation.database)).installation)
+    except (Unavailable, *OUTAGES) as error:
+        log.warning("stores_not_checked", reason=str(error))
 
 
 @asynccontextmanager

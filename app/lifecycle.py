@@ -27,7 +27,7 @@ from app.bulk import BulkLifecycle, may_retry, retry_of
 from app.clock import new_id, to_ms, utc_now
 from app.errors import Conflict, NotFound, RequestRepeated, Unavailable, UniqueKeyTaken, UnknownName
 from app.failpoints import failpoint
-from app.group import GroupCommit
+from app.group import REFUSALS, GroupCommit
 from app.history.reader import LiveJob, Reader
 from app.history.receipts import Receipt, Repeated, Taken
 from app.history.rows import Failure, Job, NewJob
@@ -40,9 +40,9 @@ from app.live.events import ending_of
 from app.live.outbox import Outbox
 from app.log import get_log
 from app.queue import keys
-from app.queue.client import AT_ITS_PLACE, MAX_BATCH, Claim, Claims, LetGo, Queue
+from app.queue.client import AT_ITS_PLACE, MAX_BATCH, Claim, Claims, Corrupt, Entry, LetGo, Queue
 from app.queue.connect import OUTAGES
-from app.queue.wire import read_body
+from app.queue.wire import Body, read_body
 from app.references import Mention, References
 
 log = get_log()
@@ -230,12 +230,33 @@ class Lifecycle:
         )
         await self._yield([claim], utc_now())
 
-    async def restore(self, page: Sequence[LiveJob]) -> int:
-        """Put back into Redis what it lacks of these jobs; return how many that were."""
-        missing = await self._queue.missing([(job.id, job.queue, job.priority) for job in page])
-        rows = await self._reader.get_many(missing) if missing else {}
+    async def restore(self, page: Sequence[LiveJob], *, walk: str = "") -> int:
+        """Put back into Redis what it lacks of these jobs; return how many that were.
+
+        With the nonce of a ``walk``, return -1 once that walk is not the current one any more.
+        """
+        entries = [Entry(id=job.id, queue=job.queue, priority=job.priority, due_ms=to_ms(job.due_at)) for job in page]
+        astray = await self._queue.astray(entries)
+        rows = await self._reader.get_many(astray) if astray else {}
         offers = [live_offer_of(job) for job in rows.values() if not job.status.is_final]
-        return await self._queue.ring(offers, search=True) if offers else 0
+        return await self._queue.ring(offers, search=True, walk=walk) if offers or walk else 0
+
+    async def drop_ghosts(self, queue: str, priority: int, *, start: int, count: int) -> tuple[int, int]:
+        """Take entries of ours out whose jobs have ended or were never accepted, as an older backup leaves them.
+
+        Looks at up to ``count`` from the place ``start`` on; returns how many it saw and how many it took out. What
+        somebody holds is left to the holder, and what a stock client put there to its adoption.
+        """
+        found = await self._queue.entries(queue, priority, start=start, count=count)
+        ids = [raw.decode() for raw in found if raw.isascii() and b"\0" not in raw]
+        if not ids:
+            return len(found), 0
+        live = await self._reader.live_among(ids)
+        dead = [job_id for job_id in ids if job_id not in live]
+        bodies = [None if raw is None else read_body(raw) for raw in await self._queue.bodies(dead)]
+        ours = [job_id for job_id, body in zip(dead, bodies, strict=True) if body is not None and body.is_ours]
+        gone = await self._queue.withdraw([(job_id, queue, priority, b"") for job_id in ours])
+        return len(found), sum(gone)
 
     async def close(self) -> None:
         """Finish what is on its way to Redis."""
@@ -287,24 +308,35 @@ class Lifecycle:
 
     async def _adopt(self, orphans: Sequence[Claim], now: datetime) -> list[LetGo]:
         """Give rows to the jobs of stock arq clients; drop, and report, what has neither row nor meaning."""
-        items = []
+        items, corrupt = [], []
         for claim, raw in zip(orphans, await self._queue.bodies([claim.id for claim in orphans]), strict=True):
             body = None if raw is None else read_body(raw)
-            if raw is None or body is None or body.is_ours:
-                log.warning("entry_without_row_dropped", job_id=claim.id, is_readable=body is not None)
-                if raw is not None and body is None:
-                    await self._queue.quarantine(claim.id, raw)
+            if raw is not None and body is None:
+                corrupt.append(Corrupt(queue_key=claim.queue_key, id=claim.id, reason="unreadable body", found=raw))
+            elif body is None or body.is_ours:
+                log.warning("entry_without_row_dropped", job_id=claim.id, has_body=body is not None)
                 items.append(LetGo(id=claim.id, token=claim.token, verb="done"))
-                continue
-            row, failure = adopt(self._catalogue, claim.id, claim.queue_key, body, _floor(now))
-            failure = failure or await self._unknown_name(row)
-            await self._writer.accept([row])
-            if failure is None:
-                items.append(LetGo(id=claim.id, token=claim.token, verb="wait", argument=AT_ITS_PLACE))
-            elif (ended := await self._writer.end_pending(row.id, failure, now=now)) is not None:
-                self._outbox.post(ending_of(ended))  # not counted: its kind may be any text, and labels are few
-                items.append(LetGo(id=claim.id, token=claim.token, verb="done", argument=result_of_row(ended)))
+            else:
+                try:
+                    items += await self._adopt_one(claim, body, now)
+                except (*REFUSALS, RecursionError) as error:  # no row can hold it
+                    reason, found = f"no row can hold it ({type(error).__name__})", raw or b""
+                    corrupt.append(Corrupt(queue_key=claim.queue_key, id=claim.id, reason=reason, found=found))
+        if corrupt:
+            await self._queue.quarantine(corrupt)
         return items
+
+    async def _adopt_one(self, claim: Claim, body: Body, now: datetime) -> list[LetGo]:
+        row, failure = adopt(self._catalogue, claim.id, claim.queue_key, body, _floor(now))
+        failure = failure or await self._unknown_name(row)
+        await self._writer.accept([row])
+        if failure is None:
+            return [LetGo(id=claim.id, token=claim.token, verb="wait", argument=AT_ITS_PLACE)]
+        ended = await self._writer.end_pending(row.id, failure, now=now)
+        if ended is None:
+            return []
+        self._outbox.post(ending_of(ended))  # not counted: its kind may be any text, and labels are few
+        return [LetGo(id=claim.id, token=claim.token, verb="done", argument=result_of_row(ended))]
 
     async def _unknown_name(self, row: NewJob) -> Failure | None:
         job_type = self._catalogue.find(row.kind)

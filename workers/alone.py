@@ -10,6 +10,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 
 import orjson
 
@@ -58,7 +59,7 @@ class LoneWorker(Worker):
             await self._wake.wait()
 
     async def _begin(self, claim: Claim) -> None:
-        self._keeper.hold(claim.id, claim.queue_key, claim.token)
+        self._keeper.hold(claim.id, claim.queue_key, claim.token, asked_at=monotonic())
         try:
             claims = Claims(now=await self._house.queue.now(), claims=[claim], next_due=None, has_more=False)
             started = await self._house.lifecycle.start(claims, worker_id=self.id)
@@ -68,7 +69,7 @@ class LoneWorker(Worker):
         for job in started:
             self._launch(job)
         if claim.id not in self._attempts:
-            self._keeper.drop(claim.id)
+            self._keeper.drop(claim.id, claim.token)
             self._answer(claim.id)
 
     def _free(self, attempt: Attempt) -> None:

@@ -46,6 +46,7 @@ class StopReason(Enum):
     LOST = auto()  # another claim has the job
     TIMEOUT = auto()  # the hard limit has passed
     SHUTDOWN = auto()  # the worker stops
+    CUT_OFF = auto()  # neither store has answered for longer than the lease: somebody else may take the job over
 
 
 async def refuse(job: Started, lifecycle: Lifecycle) -> None:
@@ -166,7 +167,7 @@ class Attempt:
                 return Lost()
             case StopReason.TIMEOUT:
                 return timed_out(self.job_type.limits.hard_s)
-            case StopReason.SHUTDOWN:
+            case StopReason.SHUTDOWN | StopReason.CUT_OFF:
                 return outcome if isinstance(outcome, Completed) else Released()
             case None:
                 return outcome

@@ -6,21 +6,36 @@ GIL itself for longer than a lease belongs into a process.
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from app.log import get_log
-from app.queue.connect import OUTAGES
 from app.queue.scripts import script_text
 
 log = get_log()
+
+MAX_PERIOD_S = 3.0  # between renewals; the scripts take a longer silence of all workers for an outage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A lease that this worker holds. ``good_until``, by the monotonic clock, counts from when it was asked for."""
+
+    job_id: str
+    queue_key: str
+    token: str
+    good_until: float
 
 
 class LeaseKeeper(threading.Thread):
     """Renews every lease that is held, three times a lease. Start it, hold and drop jobs, then stop it.
 
-    ``on_lost`` and ``on_aborted`` are called from this thread with job ids: those that another claim has by
-    now, and those that arq's ``Job.abort()`` asked to stop.
+    ``on_doubt`` and ``on_aborted`` are called from this thread: with the leases that were not renewed or have run
+    out, at every turn, and with the ids that arq's ``Job.abort()`` asked to stop. Whether a doubtful job is lost is
+    for its row to say.
     """
 
     def __init__(
@@ -28,28 +43,30 @@ class LeaseKeeper(threading.Thread):
         redis_url: str,
         lease_s: float,
         *,
-        on_lost: Callable[[Sequence[str]], None],
+        on_doubt: Callable[[Sequence[Held]], None],
         on_aborted: Callable[[Sequence[str]], None],
     ) -> None:
         super().__init__(name="lease-keeper", daemon=True)
-        self._redis = Redis.from_url(redis_url, socket_timeout=lease_s / 3, socket_connect_timeout=lease_s / 3)
+        self.period_s = min(lease_s / 3, MAX_PERIOD_S)
+        self._redis = Redis.from_url(redis_url, socket_timeout=self.period_s, socket_connect_timeout=self.period_s)
         self._script = self._redis.register_script(script_text("renew"))
         self._lease_s = lease_s
-        self._on_lost = on_lost
+        self._on_doubt = on_doubt
         self._on_aborted = on_aborted
-        self._held: dict[str, tuple[str, str, str]] = {}
+        self._held: dict[tuple[str, str], Held] = {}  # by job and token: a worker may claim what it still runs
         self._lock = threading.Lock()
         self._stopping = threading.Event()
 
-    def hold(self, job_id: str, queue_key: str, token: str) -> None:
-        """Renew this job's lease from now on."""
+    def hold(self, job_id: str, queue_key: str, token: str, *, asked_at: float) -> None:
+        """Renew this job's lease from now on; it was asked for at ``asked_at``, by the monotonic clock."""
         with self._lock:
-            self._held[job_id] = (job_id, queue_key, token)
+            good_until = asked_at + self._lease_s
+            self._held[job_id, token] = Held(job_id=job_id, queue_key=queue_key, token=token, good_until=good_until)
 
-    def drop(self, job_id: str) -> None:
+    def drop(self, job_id: str, token: str) -> None:
         """Stop renewing this job's lease."""
         with self._lock:
-            self._held.pop(job_id, None)
+            self._held.pop((job_id, token), None)
 
     def stop(self) -> None:
         """End the thread, and wait for it."""
@@ -59,19 +76,33 @@ class LeaseKeeper(threading.Thread):
 
     def run(self) -> None:
         """Renew until stopped; a Redis that does not answer is asked again at the next turn."""
-        while not self._stopping.wait(self._lease_s / 3):
+        while not self._stopping.wait(self.period_s):
+            with self._lock:
+                held = list(self._held.values())
+            refused: set[str] = set()
             try:
-                self._renew()
-            except OUTAGES as error:
-                log.warning("leases_not_renewed", held=len(self._held), reason=str(error))
+                refused = self._renew(held)
+            except (RedisError, OSError) as error:  # whatever it is: a thread that ends takes every job along
+                log.warning("leases_not_renewed", held=len(held), reason=str(error))
+            if doubtful := self._doubtful(refused):
+                self._on_doubt(doubtful)
 
-    def _renew(self) -> None:
+    def _renew(self, held: Sequence[Held]) -> set[str]:
+        """Renew; return the jobs that were refused. Without a lease to renew it tells Redis that a worker lives."""
+        sent_at = monotonic()
+        parts = (part for one in held for part in (one.job_id, one.queue_key, one.token))
+        refused, aborted = self._script(args=[int(self._lease_s * 1000), *parts])
+        lost = {job_id.decode() for job_id in refused}
+        renewed = [one for one in held if one.job_id not in lost]
         with self._lock:
-            held = list(self._held.values())
-        if not held:
-            return
-        lost, aborted = self._script(args=[int(self._lease_s * 1000), *(part for job in held for part in job)])
-        if lost:
-            self._on_lost([job_id.decode() for job_id in lost])
+            for one in renewed:
+                if (one.job_id, one.token) in self._held:
+                    self._held[one.job_id, one.token] = replace(one, good_until=sent_at + self._lease_s)
         if aborted:
             self._on_aborted([job_id.decode() for job_id in aborted])
+        return lost
+
+    def _doubtful(self, refused: set[str]) -> list[Held]:
+        now = monotonic()
+        with self._lock:
+            return [one for one in self._held.values() if one.job_id in refused or one.good_until <= now]

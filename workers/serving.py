@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from app.installation import Installation, open_installation
+from app.installation import Installation, check_stores, open_installation
 from app.jobs.catalogue import Catalogue
 from app.log import get_log
 from app.settings import Settings
@@ -35,6 +35,7 @@ def serve(settings: Settings, catalogue: Catalogue, make: Callable[[Installation
 
 async def _serve(settings: Settings, catalogue: Catalogue, make: Callable[[Installation], Worker]) -> Worker:
     async with open_installation(settings, catalogue) as installation, watched_loop(settings.worker_hang_s):
+        await check_stores(installation)
         worker = make(installation)
         calm_collector()
         await worker.async_run()

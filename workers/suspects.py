@@ -144,7 +144,7 @@ class Suspects:
 
     def _drop(self, claim: Claim) -> None:
         self.held.discard(claim.id)
-        self._keeper.drop(claim.id)
+        self._keeper.drop(claim.id, claim.token)
 
 
 async def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -1,46 +1,58 @@
 """The sweep: a rolling walk over every job that has not ended, which rings again what Redis has lost.
 
-It covers the API that died between commit and ring, a Redis that came back empty, and a lease that vanished.
-It only adds what is missing and never decides that a holder is dead. One worker at a time sweeps.
+It covers the API that died between commit and ring, a Redis that came back empty or old, and a lease that vanished.
+It only adds what is missing and never decides that a holder is dead. One worker at a time sweeps. When the epoch
+says that Redis or the database is not what it was, the walk starts over at full speed, and must come to its end.
 """
 
 import asyncio
+from datetime import timedelta
+from time import monotonic
 
-from app.history.reader import Reader
-from app.lifecycle import Lifecycle
+from app.clock import new_id
+from app.history.epochs import advance_epoch, read_epoch
+from app.history.pauses import read_pauses
+from app.history.reader import LiveJob
+from app.installation import Installation
 from app.log import get_log
 from app.queue import keys
-from app.queue.connect import Redis
+from app.queue.epoch import Epochs, Mark
 
 log = get_log()
 
-_LOCK_S = 15
+_LOCK_S = 5
 _PAGE = 1000
 _PAGE_PAUSE_S = 0.2  # between pages of one walk, so that a long backlog does not crowd out the work
+_LOOK_S = 2.0  # how often the epoch is read
 _WALK_PAUSE_S = 3.0
 
 
 class Sweep:
     """One worker's turn at sweeping."""
 
-    def __init__(self, *, worker_id: str, redis: Redis, reader: Reader, lifecycle: Lifecycle) -> None:
+    def __init__(self, house: Installation, *, worker_id: str) -> None:
         self._worker_id = worker_id
-        self._redis = redis
-        self._reader = reader
-        self._lifecycle = lifecycle
+        self._house = house
+        self._epochs = Epochs(house.redis, lease=timedelta(seconds=house.settings.lease_s))
+        self._walked_at = -_WALK_PAUSE_S
 
     async def run(self) -> None:
-        """Walk for ever, whenever the turn is this worker's. Raises when a store does not answer."""
+        """Look for ever, whenever the turn is this worker's. Raises when a store does not answer.
+
+        Raises Misconfigured, whosever turn it is, when Redis is not this installation's any more.
+        """
         while True:
+            mark, counter = await self._read_epoch()
             if await self._has_turn():
-                await self.walk()
-            await asyncio.sleep(_WALK_PAUSE_S)
+                await self._look(mark, counter)
+            await asyncio.sleep(_LOOK_S)
 
     async def walk(self) -> int:
         """Go once over all live jobs, young ones first; return how many were rung again."""
+        await self._restore_pauses()
         restored, before = 0, None
-        while page := await self._reader.live_page(before=before, limit=_PAGE):
-            restored += await self._lifecycle.restore(page)
+        while page := await self._page(before):
+            restored += await self._house.lifecycle.restore(page)
             before = page[-1].id
             if len(page) < _PAGE or not await self._has_turn():
                 break
@@ -49,10 +61,80 @@ class Sweep:
             log.warning("jobs_rung_again", count=restored)
         return restored
 
+    async def rebuild(self) -> int:
+        """Walk at full speed until one walk has come to its end; return how many jobs it rang again."""
+        while True:
+            mark, _ = await self._read_epoch()
+            walk, before = new_id(), monotonic()
+            epoch = await advance_epoch(self._house.database, beyond=mark.counter)
+            paused = await read_pauses(self._house.database)
+            await self._epochs.begin(epoch.installation, epoch.counter, walk, paused)
+            log.warning("rebuild_started", epoch=epoch.counter)
+            restored = await self._walk_under(walk)
+            if restored is not None and await self._epochs.end(walk, mark.server_run_id):
+                log.warning("rebuild_done", count=restored, seconds=round(monotonic() - before, 3))
+                return restored
+            log.warning("rebuild_started_over")  # Redis was emptied again, or another worker walks by now
+
+    async def drop_ghosts(self) -> int:
+        """Take entries out whose jobs are not live in the database; return how many."""
+        dropped = 0
+        for queue in self._house.catalogue.queues:
+            for priority in keys.PRIORITIES:
+                dropped += await self._drop_ghosts_of(queue, priority)
+        if dropped:
+            log.warning("entries_without_live_row_dropped", count=dropped)
+        return dropped
+
+    async def _look(self, mark: Mark, counter: int) -> None:
+        if not mark.is_current(counter):
+            await self.rebuild()
+            await self.drop_ghosts()
+        elif monotonic() - self._walked_at >= _WALK_PAUSE_S:
+            await self.walk()
+            self._walked_at = monotonic()
+
+    async def _walk_under(self, walk: str) -> int | None:
+        """Walk without a pause; None if the walk is not the current one any more."""
+        restored, before = 0, None
+        while page := await self._page(before):
+            rung = await self._house.lifecycle.restore(page, walk=walk)
+            if rung < 0:
+                return None
+            restored, before = restored + rung, page[-1].id
+            await self._has_turn()  # renews it; were it lost, the other's walk would end this one
+        return restored
+
+    async def _page(self, before: str | None) -> list[LiveJob]:
+        return await self._house.reader.live_page(before=before, limit=_PAGE)
+
+    async def _drop_ghosts_of(self, queue: str, priority: int) -> int:
+        start, dropped = 0, 0
+        while True:
+            seen, gone = await self._house.lifecycle.drop_ghosts(queue, priority, start=start, count=_PAGE)
+            start, dropped = start + seen - gone, dropped + gone
+            if seen < _PAGE:
+                return dropped
+            await self._has_turn()
+
+    async def _restore_pauses(self) -> None:
+        """Tell Redis what it missed. Redis is read first: what changes meanwhile is told by who changes it."""
+        told = await self._house.queue.paused()
+        wanted = await read_pauses(self._house.database)
+        for name in told ^ wanted.keys():
+            await self._house.queue.pause(name, is_paused=name in wanted)
+
+    async def _read_epoch(self) -> tuple[Mark, int]:
+        epoch = await read_epoch(self._house.database)
+        return await self._epochs.read(epoch.installation), epoch.counter
+
     async def _has_turn(self) -> bool:
-        if await self._redis.set(keys.SWEEPER, self._worker_id, nx=True, ex=_LOCK_S):
+        redis = self._house.redis
+        if await redis.set(keys.SWEEPER, self._worker_id, nx=True, ex=_LOCK_S):
             return True
-        holder = await self._redis.get(keys.SWEEPER)
-        if holder is None or holder.decode() != self._worker_id:
+        holder = await redis.get(keys.SWEEPER)
+        if holder != self._worker_id.encode():
+            if await redis.ttl(keys.SWEEPER) == -1:  # none of us leaves a lock that never ends
+                await redis.expire(keys.SWEEPER, _LOCK_S)
             return False
-        return bool(await self._redis.expire(keys.SWEEPER, _LOCK_S))
+        return bool(await redis.expire(keys.SWEEPER, _LOCK_S))

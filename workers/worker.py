@@ -12,11 +12,13 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from time import monotonic
+from typing import Any, TypeVar
 
 from arq.cron import CronJob
 from arq.worker import Worker as ArqWorker
 from arq.worker import func
+from redis.exceptions import ResponseError
 
 from app.clock import new_id, utc_now
 from app.errors import Conflict, NotFound, Unavailable
@@ -30,6 +32,7 @@ from app.queue.connect import OUTAGES
 from app.queue.doorbell import Doorbell
 from workers.attempt import Attempt, StopReason, refuse
 from workers.cron import Ticker
+from workers.doubt import Doubts
 from workers.families import Work
 from workers.lease import LeaseKeeper
 from workers.limits import LimitKeeper
@@ -50,6 +53,8 @@ _OUTAGE_PAUSE_S = 0.5
 _SETTLE_LIMIT_S = 10.0  # for released jobs to be written at shutdown; after that their leases run out
 
 _OUTAGES = (Unavailable, *OUTAGES)
+
+T = TypeVar("T")
 
 
 class Worker(ArqWorker):
@@ -91,18 +96,24 @@ class Worker(ArqWorker):
         self._work = functions
         self._ticker = ticker
         self._doorbell = Doorbell(installation.redis, queues)
+        self._attempts: dict[str, Attempt] = {}  # one slot each
+        self._doubts = Doubts(
+            self._attempts,
+            installation.reader,
+            limit_s=installation.settings.lease_s / 3,
+            stop=self._stop_attempts,
+        )
         self._keeper = LeaseKeeper(
             installation.settings.redis_url,
             installation.settings.lease_s,
-            on_lost=self._from_thread(lambda ids: self._stop_attempts(ids, StopReason.LOST)),
+            on_doubt=self._from_thread(self._doubts.ask),
             on_aborted=self._from_thread(self._cancel_aborted),
         )
         self._suspects = Suspects(alone_command, keeper=self._keeper, lifecycle=installation.lifecycle)
         self._pulse = Pulse(installation.redis, self.id, self._heartbeat)
         self._room = Room(installation.settings.worker_children)
         self.limits = LimitKeeper(self._room, at_most=self.max_stubborn)
-        self._attempts: dict[str, Attempt] = {}  # one slot each
-        self._running: set[asyncio.Task[None]] = set()  # the same, and those that only acknowledge
+        self._running: set[asyncio.Task[None]] = set()  # the attempts, and what only acknowledges
         self._claim_number = 0
         self._is_stopping = self._is_draining = False
         self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
@@ -196,19 +207,20 @@ class Worker(ArqWorker):
         if free <= 0:
             return IDLE_POLL_S
         self._claim_number += 1
-        token = f"{self.id}:{self._claim_number}"
+        token, asked_at = f"{self.id}:{self._claim_number}", monotonic()
         try:
             claims = await self._house.queue.claim(
                 self.queues, want=min(free, MAX_CLAIM), token=token, search=self._searches
             )
             self._searches = False
+            fresh = await self._doubts.without_my_own(claims, self._house.queue)
             if self._is_stopping:
-                await self._house.lifecycle.give_back(claims.claims)
-            elif claims.claims:
-                for claim in claims.claims:
-                    self._keeper.hold(claim.id, claim.queue_key, token)
-                await self._start({claim.id for claim in claims.claims}, claims)
-        except _OUTAGES as error:
+                await self._house.lifecycle.give_back(fresh.claims)
+            elif fresh.claims:
+                for claim in fresh.claims:
+                    self._keeper.hold(claim.id, claim.queue_key, token, asked_at=asked_at)
+                await self._start(fresh)
+        except (*_OUTAGES, ResponseError) as error:
             log.warning("claiming_interrupted", reason=str(error))
             await asyncio.sleep(_OUTAGE_PAUSE_S)
             return _OUTAGE_PAUSE_S
@@ -217,20 +229,22 @@ class Worker(ArqWorker):
         due_s = IDLE_POLL_S if claims.next_due is None else claims.next_due.total_seconds()
         return min(IDLE_POLL_S, max(due_s, 0.001))
 
-    async def _start(self, claimed: set[str], claims: Claims) -> None:
+    async def _start(self, claims: Claims) -> None:
         started: list[Started] = []
         try:
             started = await self._house.lifecycle.start(claims, worker_id=self.id, take_aside=self._suspects.take)
         finally:
-            for job_id in claimed - {job.id for job in started} - self._suspects.held:
-                self._keeper.drop(job_id)
+            won = {job.id for job in started}
+            for claim in claims.claims:
+                if claim.id not in won and claim.id not in self._suspects.held:
+                    self._keeper.drop(claim.id, claim.token)
         for job in started:
             self._launch(job)
 
     def _launch(self, job: Started) -> None:
         job_type, work = self._house.catalogue.get(job.kind), self._work.get(job.kind)
         if job_type is None or work is None:
-            self._keeper.drop(job.id)
+            self._keeper.drop(job.id, job.claim)
             self._keep(refuse(job, self._house.lifecycle))
         else:
             attempt = Attempt(job, job_type, work, self._house, room=self._room, on_settled=self._on_settled)
@@ -248,7 +262,7 @@ class Worker(ArqWorker):
         """Give a slot back: when the attempt is settled, or at the latest when its task ends, however it ends."""
         if self._attempts.get(attempt.job.id) is attempt:  # and not the next one, while this one would not end
             del self._attempts[attempt.job.id]
-            self._keeper.drop(attempt.job.id)
+            self._keeper.drop(attempt.job.id, attempt.job.claim)
             self._has_room.set()
             self._wake.set()
 
@@ -294,10 +308,14 @@ class Worker(ArqWorker):
     # --- helpers, each for ever -----------------------------------------------------------------
 
     async def _steadily(self, name: str, helper: Callable[[], Awaitable[None]]) -> None:
+        is_corrupt = False
         while True:
             try:
+                if is_corrupt:  # something that is not ours stands under a key of ours, perhaps
+                    await self._house.queue.mend()
                 return await helper()
-            except _OUTAGES as error:
+            except (*_OUTAGES, ResponseError) as error:
+                is_corrupt = isinstance(error, ResponseError)
                 log.warning("helper_interrupted", helper=name, reason=str(error))
                 await asyncio.sleep(_OUTAGE_PAUSE_S)
 
@@ -338,8 +356,7 @@ class Worker(ArqWorker):
                 self._stop_attempts(claims.keys() - mine, StopReason.LOST)
 
     async def _sweep(self) -> None:
-        house = self._house
-        await Sweep(worker_id=self.id, redis=house.redis, reader=house.reader, lifecycle=house.lifecycle).run()
+        await Sweep(self._house, worker_id=self.id).run()
 
     async def _tick(self) -> None:
         if self._ticker is None:
@@ -367,9 +384,9 @@ class Worker(ArqWorker):
         except (NotFound, Conflict, *_OUTAGES) as error:
             log.info("abort_not_done", job_id=job_id, reason=str(error))
 
-    def _from_thread(self, call: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
-        def hand_over(ids: Sequence[str]) -> None:
-            self.loop.call_soon_threadsafe(call, ids)
+    def _from_thread(self, call: Callable[[Sequence[T]], None]) -> Callable[[Sequence[T]], None]:
+        def hand_over(found: Sequence[T]) -> None:
+            self.loop.call_soon_threadsafe(call, found)
 
         return hand_over
 

@@ -22,6 +22,7 @@ from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
 from app.api.problems import answer_problems
 from app.api.purges import purge_endpoints
+from app.api.queues import queue_endpoints
 from app.api.records import MAX_BODY, record_endpoints
 from app.api.resources import HUB, INSTALLATION, KEYRING, LOGINS, METRICS, SOCKETS, THROUGHPUT, Logins, Sockets
 from app.api.schedules import schedule_endpoints
@@ -32,7 +33,7 @@ from app.api.throughput import Throughput
 from app.credentials.keys import KeyMint, create_first_key
 from app.credentials.secret import open_secret
 from app.history.migrate import head_revision
-from app.installation import Installation, open_installation
+from app.installation import Installation, check_stores, open_installation
 from app.jobs.schedules import SCHEDULES
 from app.log import get_log
 from app.metrics import ProcessMetrics
@@ -60,6 +61,7 @@ async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
     An installation without any credential gets an administrator's key, and ``tell_key`` is told it, once.
     """
     async with open_installation(settings) as installation:
+        await check_stores(installation)
         if admin_key_of(settings) is None:
             key = await create_first_key(installation.database, KeyMint(open_secret(settings)))
             if key is not None:
@@ -122,6 +124,7 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *stream_endpoints(),
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),
+        *queue_endpoints(),
     ]
     rooted = [*probe_endpoints(head_revision(), metrics_open=installation.settings.metrics_open), *stream_aliases()]
     served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]

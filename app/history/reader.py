@@ -62,6 +62,7 @@ class LiveJob:
     id: str
     queue: str
     priority: int
+    due_at: datetime
 
 
 class Reader:
@@ -146,6 +147,12 @@ class Reader:
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [LiveJob(**row) for row in rows]
+
+    async def live_among(self, ids: Sequence[str]) -> set[str]:
+        """Return which of these jobs (at most 1,000) have not ended."""
+        query = sa.select(jobs.c.id).where(jobs.c.id.in_(ids), _LIVE)
+        async with self._database.read() as connection:
+            return set((await connection.execute(query)).scalars())
 
     async def running_under(self, claims: dict[str, str]) -> set[str]:
         """Return which of these jobs (id → claim) still run under that claim."""

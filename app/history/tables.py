@@ -151,3 +151,22 @@ discards = sa.Table(
     sa.Column("discarded_by", sa.Text, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# One row: which installation this is, and how often its Redis was rebuilt (``jobs:epoch`` in Redis says the same).
+epochs = sa.Table(
+    "epochs",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("installation", sa.Text, nullable=False),
+    sa.Column("counter", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
+    sa.CheckConstraint("id = 1", name="only"),
+)
+
+pauses = sa.Table(
+    "queue_pauses",  # one row a queue from which nothing is taken
+    metadata,
+    sa.Column("queue", sa.Text, primary_key=True),
+    sa.Column("paused_at", UtcTime, nullable=False),
+    sa.Column("paused_by", sa.Text, nullable=False),
+)

@@ -5,8 +5,11 @@ from typing import Any
 
 import orjson
 
+from app.log import get_log
 from app.queue import keys
 from app.queue.connect import Redis
+
+log = get_log()
 
 
 async def tell_cancelled(redis: Redis, job_id: str) -> None:
@@ -36,6 +39,9 @@ async def orders(redis: Redis) -> AsyncIterator[tuple[str, str]]:
 def _read(raw: bytes) -> dict[str, Any]:
     try:
         order = orjson.loads(raw)
-    except orjson.JSONDecodeError:
+    except ValueError:
+        order = None
+    if not isinstance(order, dict):
+        log.warning("control_message_unreadable")
         return {}
-    return order if isinstance(order, dict) else {}
+    return order

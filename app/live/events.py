@@ -6,12 +6,17 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+from redis.exceptions import ResponseError
 
 from app.clock import utc_now
 from app.history.rows import Job
 from app.jobs.status import Status
+from app.log import get_log
 from app.queue import keys
 from app.queue.connect import Redis
+from app.queue.mend import is_wrong_type, mend
+
+log = get_log()
 
 MAX_EVENTS = 100_000  # kept in the stream, roughly; older ones are trimmed
 
@@ -70,6 +75,12 @@ def ending_of(job: Job) -> Event:
     )
 
 
+def queue_event(name: str, queue: str) -> Event:
+    """Make an event of a queue (``queue.paused``, ``queue.resumed``): it is no job's, whose fields are empty."""
+    status = Status.PENDING
+    return Event(type=name, job_id="", kind="", queue=queue, owner="", user_id=None, status=status, attempt=0)
+
+
 def _type_of(job: Job) -> str:
     match job.status:
         case Status.PENDING:
@@ -92,15 +103,30 @@ def load_event(raw: bytes) -> Event:
     return Event(**(known | {"status": Status(value["status"]), "at": datetime.fromisoformat(value["at"])}))
 
 
+def _load_safely(fields: dict[bytes, bytes]) -> Event | None:
+    """Read an entry of the stream; None for what is no event, or one of another version: the row tells its end."""
+    try:
+        return load_event(fields[b"e"])
+    except (ValueError, TypeError, KeyError) as error:
+        log.warning("event_unreadable", reason=repr(error))
+        return None
+
+
 async def follow(redis: Redis, after: str) -> AsyncIterator[list[Published]]:
     """Yield events that come after the stream position ``after``, in batches, for ever; empty when idle."""
     position = after
     while True:
-        reply = await redis.xread({keys.EVENTS: position}, count=500, block=_BLOCK_MS)
+        try:
+            reply = await redis.xread({keys.EVENTS: position}, count=500, block=_BLOCK_MS)
+        except ResponseError as error:
+            if not (is_wrong_type(error) and await mend(redis, ())):
+                raise
+            continue
         entries = reply[0][1] if reply else []
         if entries:
             position = entries[-1][0].decode()
-        yield [Published(id=entry_id.decode(), event=load_event(fields[b"e"])) for entry_id, fields in entries]
+        read = [(entry_id.decode(), _load_safely(fields)) for entry_id, fields in entries]
+        yield [Published(id=entry_id, event=event) for entry_id, event in read if event is not None]
 
 
 async def last_position(redis: Redis) -> str:

@@ -7,12 +7,15 @@ dropped: a follower learns the end of a job from its row.
 import asyncio
 from collections import deque
 
+from redis.exceptions import ResponseError
+
 from app.live.events import MAX_EVENTS, Event, dump_event
 from app.live.progress import TTL_S, Progress, dump_progress
 from app.live.totals import Tally, fields_of
 from app.log import get_log
 from app.queue import keys
 from app.queue.connect import OUTAGES, Redis
+from app.queue.mend import is_wrong_type, mend
 from app.queue.scripts import script_text
 
 log = get_log()
@@ -52,6 +55,11 @@ class Outbox:
                 log.warning("events_delayed", waiting=len(batch) + len(self._waiting), reason=str(error))
                 self._waiting.extendleft(reversed(batch[: _MAX_WAITING - len(self._waiting)]))
                 await asyncio.sleep(_PAUSE_S)
+            except ResponseError as error:  # something that is not ours stands under our keys, perhaps
+                if is_wrong_type(error) and await mend(self._redis, ()):
+                    self._waiting.extendleft(reversed(batch[: _MAX_WAITING - len(self._waiting)]))
+                else:
+                    log.error("events_lost", count=len(batch), reason=str(error))
 
     async def _write(self, batch: list[tuple[Event | None, Tally | None]]) -> None:
         events = [event for event, _ in batch if event is not None]

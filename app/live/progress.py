@@ -31,8 +31,16 @@ async def read_progress(redis: Redis, ids: Sequence[str]) -> dict[str, Progress]
     if not ids:
         return {}
     found = await redis.mget([keys.progress(job_id) for job_id in ids])
-    parts = {job_id: orjson.loads(raw) for job_id, raw in zip(ids, found, strict=True) if raw is not None}
-    return {
-        job_id: Progress(attempt=attempt, percent=percent, message=message, stage=stage)
-        for job_id, (attempt, percent, message, stage) in parts.items()
-    }
+    read = {job_id: _load(raw) for job_id, raw in zip(ids, found, strict=True) if raw is not None}
+    return {job_id: progress for job_id, progress in read.items() if progress is not None}
+
+
+def _load(raw: bytes) -> Progress | None:
+    """Read what :func:`dump_progress` wrote; anything else tells of no progress."""
+    try:
+        match orjson.loads(raw):
+            case [int(attempt), float() | int() as percent, str() | None as message, str() | None as stage]:
+                return Progress(attempt=attempt, percent=float(percent), message=message, stage=stage)
+    except ValueError:
+        pass
+    return None

@@ -36,4 +36,8 @@ def fields_of(tallies: Iterable[Tally]) -> Counter[str]:
 async def read_totals(redis: Redis) -> dict[tuple[str, ...], int]:
     """Return every counter by its label values, the first of which is its name."""
     found = await cast(Awaitable[dict[bytes, bytes]], redis.hgetall(keys.TOTALS))
-    return {tuple(field.decode().split("|")): int(value) for field, value in found.items()}
+    return {
+        tuple(field.decode(errors="replace").split("|")): int(value)
+        for field, value in found.items()
+        if value.isdigit()
+    }

@@ -50,12 +50,18 @@ async def leave(redis: Redis, worker_id: str) -> None:
 
 async def alive_workers(redis: Redis) -> list[Heartbeat]:
     """Return the workers that were heard of lately, by id."""
-    ids = sorted(raw.decode() for raw in await redis.zrange(keys.WORKERS, 0, -1))
+    ids = sorted(raw.decode(errors="replace") for raw in await redis.zrange(keys.WORKERS, 0, -1))
     found = await redis.mget([keys.worker(worker_id) for worker_id in ids]) if ids else []
-    return [_heartbeat(raw) for raw in found if raw is not None]
+    beats = [_heartbeat(raw) for raw in found if raw is not None]
+    return [beat for beat in beats if beat is not None]
 
 
-def _heartbeat(raw: bytes) -> Heartbeat:
-    value = orjson.loads(raw)
-    times = {name: datetime.fromisoformat(value[name]) for name in ("started_at", "last_heartbeat")}
-    return Heartbeat(**(value | times))
+def _heartbeat(raw: bytes) -> Heartbeat | None:
+    """Read what :func:`beat` wrote; None for anything else, which counts as nobody."""
+    try:
+        value = orjson.loads(raw)
+        known = {name: value[name] for name in Heartbeat.__dataclass_fields__ if name in value}
+        times = {name: datetime.fromisoformat(value[name]) for name in ("started_at", "last_heartbeat")}
+        return Heartbeat(**(known | times))
+    except (ValueError, TypeError, KeyError):
+        return None

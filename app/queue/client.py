@@ -3,18 +3,29 @@
 Nothing here decides what becomes of a job; that is the row's business (``app.lifecycle``).
 """
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
+
+from redis.exceptions import ResponseError
 
 from app.clock import from_ms
+from app.log import get_log
 from app.queue import keys
 from app.queue.connect import Redis
+from app.queue.mend import MAX_QUARANTINED, is_wrong_type, mend
 from app.queue.scripts import script_text
+
+log = get_log()
+
+R = TypeVar("R")
 
 MAX_BATCH = 500  # jobs in one script call: Lua unpacks no more than some thousands of values
 AT_ITS_PLACE = -1  # let a job wait where it stood
+MAX_ID = 255  # characters of an id
+
+_SCRIPTS = ("ring", "claim", "let_go", "withdraw", "move", "quarantine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +72,26 @@ class LetGo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where a job that has not ended must stand in Redis, by its row."""
+
+    id: str
+    queue: str
+    priority: int
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrupt:
+    """An entry that nobody can use, and why."""
+
+    queue_key: str
+    id: str | bytes
+    reason: str
+    found: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStats:
     """How many jobs of a queue wait, are scheduled, and run."""
 
@@ -79,52 +110,59 @@ class Queue:
         self.redis = redis
         self._lease_ms = int(lease.total_seconds() * 1000)
         self._result_ttl_ms = int(result_ttl.total_seconds() * 1000)
-        self._scripts = {
-            name: redis.register_script(script_text(name)) for name in ("ring", "claim", "let_go", "withdraw", "move")
-        }
+        self._scripts = {name: redis.register_script(script_text(name)) for name in _SCRIPTS}
+        self._names: set[str] = set()  # of the queues that were touched: what to look at when something is wrong
 
-    async def ring(self, offers: Iterable[Offer], *, search: bool = False) -> int:
+    async def ring(self, offers: Iterable[Offer], *, search: bool = False, walk: str = "") -> int:
         """Offer jobs to workers; return how many were not there yet. Harmless when late or repeated.
 
         With ``search``, a job that stands under another priority of its queue is not doubled but moved, or,
-        when it runs, left to its holder.
+        when it runs, left to its holder; and one that waits for longer than its row says is brought forward.
+        With the nonce of a ``walk``, return -1 if that walk is not the current one any more.
         """
-        args: list[Any] = [self._lease_ms, int(search)]
+        args: list[Any] = [self._lease_ms, walk, int(search)]
         for offer in offers:
+            self._names.add(offer.queue)
             args += (keys.queue(offer.queue, offer.priority), offer.id, offer.due_ms, offer.token, offer.body)
-        return int(await self._scripts["ring"](args=args))
+        return int(await self._call("ring", args))
 
-    async def missing(self, wanted: Sequence[tuple[str, str, int]]) -> list[str]:
-        """Return the ids out of (id, queue, priority) that have no entry in Redis, or run there without a lease."""
-        groups: dict[str, list[str]] = {}
-        for job_id, name, priority in wanted:
-            groups.setdefault(keys.queue(name, priority), []).append(job_id)
+    async def astray(self, wanted: Sequence[Entry]) -> list[str]:
+        """Return the ids that have no entry, run there without a lease, or wait there for longer than they must."""
+        groups: dict[str, list[Entry]] = {}
+        for entry in wanted:
+            self._names.add(entry.queue)
+            groups.setdefault(keys.queue(entry.queue, entry.priority), []).append(entry)
         pipe = self.redis.pipeline(transaction=False)
-        for key, ids in groups.items():
+        pipe.time()
+        for key, entries in groups.items():
+            ids = [entry.id for entry in entries]
             pipe.zmscore(key, ids)
             pipe.zmscore(keys.LEASES, ids)
-        found = await pipe.execute()
+        (seconds, _), *found = await self._mending(pipe.execute)
         return [
-            job_id
-            for ids, scores, leases in zip(groups.values(), found[0::2], found[1::2], strict=True)
-            for job_id, score, lease in zip(ids, scores, leases, strict=True)
-            if score is None or (float(score) >= keys.RUNNING_OFFSET and lease is None)
+            entry.id
+            for entries, scores, leases in zip(groups.values(), found[0::2], found[1::2], strict=True)
+            for entry, score, lease in zip(entries, scores, leases, strict=True)
+            if _is_astray(entry, score, lease, (seconds + 1) * 1000)
         ]
 
     async def claim(self, queues: Sequence[str], *, want: int, token: str, search: bool = False) -> Claims:
         """Claim up to ``want`` due jobs of these queues under ``token``, in the order they should run."""
-        reply = await self._scripts["claim"](args=[want, self._lease_ms, token, int(search), *queues])
+        self._names.update(queues)
+        reply = await self._call("claim", [want, self._lease_ms, token, int(search), *queues])
         now_ms, next_due_ms, has_more, *rest = reply
-        claims = [
-            Claim(
-                id=rest[at].decode(),
-                queue_key=rest[at + 1].decode(),
-                token=token,
-                dead=rest[at + 2].decode() or None,
-                is_aborted=bool(rest[at + 3]),
-            )
-            for at in range(0, len(rest), 4)
-        ]
+        claims, corrupt = [], []
+        for at in range(0, len(rest), 4):
+            raw_id, queue_key, dead, is_aborted = rest[at], rest[at + 1].decode(), rest[at + 2], bool(rest[at + 3])
+            job_id = _readable_id(raw_id)
+            if job_id is None:
+                corrupt.append(Corrupt(queue_key=queue_key, id=raw_id, reason="unusable id", found=raw_id))
+            else:
+                claims.append(
+                    Claim(id=job_id, queue_key=queue_key, token=token, dead=_readable(dead), is_aborted=is_aborted)
+                )
+        if corrupt:
+            await self.quarantine(corrupt)
         next_due = None if next_due_ms < 0 else timedelta(milliseconds=next_due_ms)
         return Claims(now=from_ms(now_ms), claims=claims, next_due=next_due, has_more=bool(has_more))
 
@@ -133,18 +171,18 @@ class Queue:
         args: list[Any] = [self._lease_ms, self._result_ttl_ms]
         for item in items:
             args += (item.id, item.token, item.verb, item.argument)
-        return [bool(kept) for kept in await self._scripts["let_go"](args=args)]
+        return [bool(kept) for kept in await self._call("let_go", args)]
 
     async def withdraw(self, items: Sequence[tuple[str, str, int, bytes]]) -> list[bool]:
         """Take waiting jobs (id, queue, priority, arq result) out; return which were not held by anybody."""
         args: list[Any] = [self._result_ttl_ms]
         for job_id, name, priority, result in items:
             args += (keys.queue(name, priority), job_id, result)
-        return [bool(gone) for gone in await self._scripts["withdraw"](args=args)]
+        return [bool(gone) for gone in await self._call("withdraw", args)]
 
     async def move(self, job_id: str, queue: str, priority: int, *, due_ms: int | None = None) -> bool:
         """Move a waiting job to another priority, or time; return whether it was there to be moved."""
-        return bool(await self._scripts["move"](args=[queue, job_id, priority, "" if due_ms is None else due_ms]))
+        return bool(await self._call("move", [queue, job_id, priority, "" if due_ms is None else due_ms]))
 
     async def claimed(self) -> dict[str, str]:
         """Return the token of every claim that is held, by the id of its job."""
@@ -160,9 +198,37 @@ class Queue:
         """Return the stored bodies of these jobs, None where there is none."""
         return list(await self.redis.mget([keys.body(job_id) for job_id in ids])) if ids else []
 
-    async def quarantine(self, job_id: str, raw: bytes) -> None:
-        """Keep a body that nobody could read, for people to look at."""
-        await cast(Awaitable[int], self.redis.hset(keys.QUARANTINE, mapping={job_id: raw}))
+    async def quarantine(self, entries: Sequence[Corrupt]) -> None:
+        """Take entries out that nobody can use; their beginnings are kept for people to look at, and counted."""
+        args: list[Any] = [MAX_QUARANTINED]
+        for entry in entries:
+            args += (entry.queue_key, entry.id, entry.reason, entry.found)
+        if fresh := await self._call("quarantine", args):
+            log.error("entries_quarantined", count=fresh, reasons=sorted({entry.reason for entry in entries}))
+
+    async def entries(self, name: str, priority: int, *, start: int, count: int) -> list[bytes]:
+        """Return ids in the sorted set of a queue and priority, from the place ``start`` on."""
+        key = keys.queue(name, priority)
+        return list(await self._mending(lambda: self.redis.zrange(key, start, start + count - 1)))
+
+    async def pause(self, name: str, *, is_paused: bool) -> None:
+        """Skip a queue in every claim from now on, or take from it again and wake its workers."""
+        pipe = self.redis.pipeline(transaction=False)
+        if is_paused:
+            pipe.sadd(keys.PAUSED, name)
+        else:
+            pipe.srem(keys.PAUSED, name)
+            pipe.lpush(keys.bell(name), b"1")
+        await self._mending(pipe.execute)
+
+    async def paused(self) -> set[str]:
+        """Return the names of the paused queues."""
+        names = await self._mending(lambda: cast(Awaitable[set[bytes]], self.redis.smembers(keys.PAUSED)))
+        return {name.decode(errors="replace") for name in names}
+
+    async def mend(self) -> None:
+        """Move what is of the wrong type out of the way of every script."""
+        await mend(self.redis, self._names)
 
     async def stats(self, queues: Sequence[str]) -> list[QueueStats]:
         """Count the jobs of these queues by what they wait for."""
@@ -177,7 +243,8 @@ class Queue:
                 pipe.zcount(key, f"({now_ms}", f"({keys.RUNNING_OFFSET}")
                 pipe.zcount(key, keys.RUNNING_OFFSET, "+inf")
                 pipe.zrange(key, 0, 0, withscores=True)
-        paused, *counts = await pipe.execute()
+        self._names.update(queues)
+        paused, *counts = await self._mending(pipe.execute)
         width = 4 * len(keys.PRIORITIES)
         return [
             _stats(name, counts[at * width : (at + 1) * width], now_ms, name.encode() in paused)
@@ -189,9 +256,43 @@ class Queue:
         seconds, micros = await self.redis.time()
         return from_ms(seconds * 1000 + micros // 1000)
 
+    async def _call(self, name: str, args: Sequence[Any]) -> Any:
+        return await self._mending(lambda: self._scripts[name](args=args))
+
+    async def _mending(self, ask: Callable[[], Awaitable[R]]) -> R:
+        try:
+            return await ask()
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+        await self.mend()
+        return await ask()
+
+
+def _is_astray(entry: Entry, score: float | None, lease: float | None, now_ms: int) -> bool:
+    if score is None:
+        return True
+    if float(score) >= keys.RUNNING_OFFSET:
+        return lease is None
+    return float(score) > max(entry.due_ms, now_ms)
+
+
+def _readable_id(raw: bytes) -> str | None:
+    """Return an id that every store can hold; None for any other."""
+    try:
+        job_id = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return job_id if job_id.isprintable() and 0 < len(job_id) <= MAX_ID else None
+
+
+def _readable(raw: bytes) -> str | None:
+    """Return the token of a dead claim; one that no row can bear is none."""
+    return raw.decode(errors="replace").replace("\0", "")[:MAX_ID] or None
+
 
 def _stats(name: str, counts: list[Any], now_ms: int, is_paused: bool) -> QueueStats:
-    oldest = [score for first in counts[3::4] for _, score in first if score <= now_ms]
+    oldest = [score for first in counts[3::4] for _, score in first if 0 <= score <= now_ms]
     return QueueStats(
         name=name,
         ready=sum(counts[0::4]),

@@ -11,6 +11,7 @@ BELL = "jobs:bell:"  # + queue → list that idle workers block on
 PROGRESS = "jobs:progress:"  # + id → last progress as JSON
 CACHE = "jobs:cache:"  # + name → what can be computed again; nothing else may begin like this
 WORKER = "jobs:worker:"  # + worker id → heartbeat as JSON
+ASIDE = "jobs:aside:"  # + key → what stood there and was of no use; nobody reads it, and it fades
 
 LEASES = "arq:leases"  # sorted set: id → deadline in ms of Redis time
 CLAIMS = "jobs:claims"  # hash: id → "queue key|token", kept until acknowledged
@@ -21,11 +22,27 @@ EVENTS = "jobs:events"  # stream
 CONTROL = "jobs:control"  # publish/subscribe channel: cancel, drain
 WORKERS = "jobs:workers"  # sorted set: worker id → when it was last seen, ms
 TOTALS = "jobs:totals"  # hash: counters for /metrics
-QUARANTINE = "jobs:quarantine"  # hash: id → body that nobody could read
+QUARANTINE = "jobs:quarantine"  # hash: id or key → "reason|the beginning of what was found"
 SWEEPER = "jobs:sweeper"  # lock: which worker sweeps
+EPOCH = "jobs:epoch"  # hash: installation, counter, run_id of the server; walk while a rebuild goes on
+CLOCK = "jobs:clock"  # when a worker was last heard of, ms of Redis time
 
 RUNNING_OFFSET = 4_000_000_000_000_000  # added to the score of a running job; sums stay exact in a double
 PRIORITIES = range(1, 11)
+FIXED = {  # what each of our own keys must be
+    LEASES: "zset",
+    CLAIMS: "hash",
+    BUSY: "set",
+    PAUSED: "set",
+    ABORTS: "zset",
+    EVENTS: "stream",
+    WORKERS: "zset",
+    TOTALS: "hash",
+    QUARANTINE: "hash",
+    SWEEPER: "string",
+    EPOCH: "hash",
+    CLOCK: "string",
+}
 
 
 def queue(name: str, priority: int) -> str:

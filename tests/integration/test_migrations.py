@@ -16,7 +16,17 @@ from app.database import Database, metadata, open_database
 from app.history.credentials import api_keys, used_tickets, users
 from app.history.migrate import _config, current_revision, head_revision, upgrade
 from app.history.reader import JobFilter, Reader
-from app.history.tables import archive_locations, attempts, checkpoints, discards, jobs, receipts, schedules
+from app.history.tables import (
+    archive_locations,
+    attempts,
+    checkpoints,
+    discards,
+    epochs,
+    jobs,
+    pauses,
+    receipts,
+    schedules,
+)
 from app.history.writer import Writer
 from app.records.record import load_record_types
 from app.settings import Settings
@@ -27,7 +37,7 @@ from tests.support.postgres_server import PostgresUnderTest
 pytestmark = pytest.mark.databases("sqlite", "postgresql")
 
 TABLES = {
-    *(table.name for table in (jobs, attempts, checkpoints, schedules, receipts, discards)),
+    *(table.name for table in (jobs, attempts, checkpoints, schedules, receipts, discards, epochs, pauses)),
     *(table.name for table in (archive_locations, api_keys, users, used_tickets)),
     *(kind.table.name for kind in load_record_types().values()),
 }

@@ -267,7 +267,7 @@ async def test_a_live_job_is_told_with_its_place_in_redis(reader: Reader, writer
     job = new_job(queue="beta", priority=3)
     await writer.accept([job])
 
-    assert await reader.live_page(before=None) == [LiveJob(id=job.id, queue="beta", priority=3)]
+    assert await reader.live_page(before=None) == [LiveJob(id=job.id, queue="beta", priority=3, due_at=job.due_at)]
 
 
 async def test_a_worker_learns_which_jobs_are_still_its_own(reader: Reader, writer: Writer) -> None:

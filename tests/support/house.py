@@ -173,7 +173,8 @@ async def settle(house: Installation, job: Started, status: Status = Status.COMP
 
 
 async def die(redis: Redis, job: Started) -> None:
-    """Let a lease run out at once, as that of a worker that was killed."""
+    """Let a lease run out at once, as that of a worker that was killed while others live."""
+    await redis.set(keys.CLOCK, (await redis.time())[0] * 1000)
     await redis.zadd(keys.LEASES, {job.id: 1})
     await redis.delete(keys.holder(job.id))
 
@@ -200,8 +201,8 @@ async def reply(answer: Awaitable[T] | T) -> T:
 
 
 async def all_keys(redis: Redis) -> set[str]:
-    """Return every key there is."""
-    return {key.decode() for key in await redis.keys("*")}
+    """Return every key there is but those that are always there."""
+    return {key.decode() for key in await redis.keys("*")} - {keys.CLOCK, keys.EPOCH}
 
 
 def whole_ms(moment: datetime) -> datetime:

@@ -5,15 +5,26 @@
 local want, lease_ms, token, search = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
 local now, served = now_ms(), {}
 for at = 5, #ARGV do served[ARGV[at]] = true end
+watch_clock(now, lease_ms)
+
+local function where_it_runs(id)  -- for a lease whose claim nobody can read
+  for name in pairs(served) do
+    for priority = 1, 10 do
+      local queue_key = QUEUE .. name .. ':' .. priority
+      local score = tonumber(redis.call('ZSCORE', queue_key, id) or '')
+      if score and score >= RUNNING_OFFSET then return queue_key end
+    end
+  end
+end
 
 -- Jobs whose worker went silent go back to their place. Their claim stays: the next claimer reports it as dead.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do
-  local queue_key = claim_of(id)
+  local queue_key = claim_of(id) or where_it_runs(id)
   redis.call('ZREM', LEASES, id)
   redis.call('DEL', HOLDER .. id)
   local score = queue_key and tonumber(redis.call('ZSCORE', queue_key, id) or '')
   if score and score >= RUNNING_OFFSET then
-    place(queue_key, score - RUNNING_OFFSET, id)
+    place(queue_key, waiting_score(score, now), id)
     redis.call('SADD', BUSY, queue_key)
     ring_bell(queue_name(queue_key))
   elseif not score then
@@ -33,9 +44,10 @@ end
 for _, name in ipairs(redis.call('SMEMBERS', PAUSED)) do served[name] = nil end
 local levels = {}
 for _, queue_key in ipairs(redis.call('SMEMBERS', BUSY)) do
-  local name, priority = string.match(string.sub(queue_key, #QUEUE + 1), '^(.*):(%d+)$')
-  if name and served[name] then
-    priority = tonumber(priority)
+  local name, priority = queue_of(queue_key)
+  if not name then
+    redis.call('SREM', BUSY, queue_key)  -- nobody of us wrote that
+  elseif served[name] then
     levels[priority] = levels[priority] or {}
     table.insert(levels[priority], queue_key)
   end
@@ -62,7 +74,7 @@ for priority = 10, 1, -1 do
   end
   for _, entry in ipairs(due) do
     if want == 0 then break end
-    local score, id, queue_key = entry[1], entry[2], entry[3]
+    local score, id, queue_key = math.max(entry[1], 0), entry[2], entry[3]
     place(queue_key, score + RUNNING_OFFSET, id)
     if redis.call('EXISTS', HOLDER .. id) == 1 then
       -- Somebody holds it: arq's abort() re-scores a running job. It goes back under its holder's lease.

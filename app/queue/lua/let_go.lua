@@ -14,7 +14,7 @@ for at, claim in ipairs(redis.call('HMGET', CLAIMS, unpack(ids))) do claims[ids[
 local kept, freed, holders, ended, members = {}, {}, {}, {}, {}
 for at = 3, #ARGV, 4 do
   local id, token, verb, argument = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local queue_key, claimed = string.match(claims[id] or '', '^(.-)|(.*)$')
+  local queue_key, claimed = read_claim(claims[id])
   if claimed ~= token then
     kept[#kept + 1] = 0
   else
@@ -34,8 +34,7 @@ for at = 3, #ARGV, 4 do
       else
         local due_ms = tonumber(argument)
         local score = tonumber(redis.call('ZSCORE', queue_key, id) or '') or now
-        if due_ms >= 0 then score = due_ms elseif score >= RUNNING_OFFSET then score = score - RUNNING_OFFSET end
-        place(queue_key, score, id)
+        place(queue_key, due_ms >= 0 and due_ms or waiting_score(score, now), id)
         redis.call('SADD', BUSY, queue_key)
         ring_bell(queue_name(queue_key))
       end
