@@ -57,6 +57,10 @@ class Proxy:
         self._links: set[_Link] = set()
         self._serving: set[asyncio.Task[None]] = set()
 
+    def aim_at(self, port: int) -> None:
+        """Stand before the server at another port from now on."""
+        self._target = (self._target[0], port)
+
     @property
     def open_links(self) -> int:
         """How many connections go through."""

@@ -30,6 +30,7 @@ from tests.support.waiting import eventually
 KEY = "the-key-of-chaos"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 
+_START_S = 90.0
 _ROOT = Path(__file__).parents[2]
 _SIGNALS: dict[Blow, signal.Signals] = {
     "kill": signal.SIGKILL,
@@ -119,6 +120,10 @@ class Stage:
         self._note(member.name, member.pid, blow)
         member.send(blow)
 
+    def note_death(self, member: Member) -> None:
+        """Write down that a process has killed itself."""
+        self._note(member.name, member.pid, "kill")
+
     def kill_redis(self) -> None:
         """SIGKILL Redis; its append-only file stays."""
         self._note("redis", self.redis.pid or 0, "kill")
@@ -159,11 +164,14 @@ class Stage:
         return float("inf")
 
     async def ready(self) -> None:
+        """Wait until every API answers, and every worker serves."""
+        await self.ready_apis()
+        await eventually(lambda: all(worker.said("worker_started") for worker in self.workers), within=_START_S)
+
+    async def ready_apis(self) -> None:
         """Wait until every API answers."""
         async with aiohttp.ClientSession(headers=HEADERS, timeout=aiohttp.ClientTimeout(total=5)) as session:
-            for url in self.urls:
-                await eventually(lambda url=url: _is_ready(session, url), within=60)  # type: ignore[misc]
-        await eventually(lambda: all(worker.said("worker_started") for worker in self.workers), within=60)
+            await eventually(lambda: _are_ready(session, self.urls), within=_START_S)
 
     def _note(self, who: str, pid: int, blow: Blow) -> None:
         self.strikes.append(Strike(who=who, pid=pid, blow=blow, at=time.time()))
@@ -236,6 +244,10 @@ def _worker(name: str, settings: Settings, slots: int, stage: Stage) -> Member:
     command = ["tests.chaos.member", "workers", "--queues", ",".join(QUEUES), "--slots", str(slots)]
     environment = environment_of(settings) | {ENVIRONMENT: str(stage.ledger)}
     return Member(name, command, environment, stage.directory)
+
+
+async def _are_ready(session: aiohttp.ClientSession, urls: Sequence[str]) -> bool:
+    return all([await _is_ready(session, url) for url in urls])
 
 
 async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:

@@ -48,6 +48,11 @@ async def _kill_and_wait(stage: Stage, jobs: int, after_s: float) -> list[float]
     return [run.began_at - killed_at for run in again]
 
 
+async def _run_all(stage: Stage, jobs: int, wait_s: float) -> None:
+    ids = set(await submit_many(stage, jobs, wait_s=wait_s))
+    await eventually(lambda: len(_runs_of(stage, ids)) == jobs, within=30)
+
+
 def _again(stage: Stage, ids: set[str]) -> list[Run] | None:
     again = [run for run in _runs_of(stage, ids) if run.attempt == 2]
     return again if len(again) == len(ids) else None
@@ -66,8 +71,7 @@ async def false_rescues(
             worker.start()
         await stage.ready()
         for _ in range(rounds):
-            ids = set(await submit_many(stage, jobs, wait_s=stop_s + 1))
-            await eventually(lambda ids=ids: len(_runs_of(stage, ids)) == jobs, within=30)  # type: ignore[misc]
+            await _run_all(stage, jobs, stop_s + 1)
             stage.strike(stage.workers[0], "stop")
             await asyncio.sleep(stop_s)
             stage.strike(stage.workers[0], "continue")
