@@ -27,6 +27,7 @@ console = Console()
 Scenario = Callable[[Path], Awaitable[list[Figure]]]
 
 _FORMS = {"postgresql": (50_000, 200), "sqlite": (10_000, 60)}  # jobs and kills of the long form
+_ON_POSTGRESQL = {"postgresql", "sql-out", "links"}
 
 
 class Programme:
@@ -34,6 +35,7 @@ class Programme:
 
     def __init__(self, *, seed: int, jobs: int | None, kills: int | None, minutes: float, stack: ExitStack) -> None:
         self._seed, self._jobs, self._kills, self._stack = seed, jobs, kills, stack
+        self._databases: list[str] = []
         self.scenarios: dict[str, Scenario] = {
             "sqlite": lambda at: self._storm(at, "sqlite"),
             "postgresql": lambda at: self._storm(at, "postgresql"),
@@ -72,11 +74,13 @@ class Programme:
         return [Figure(name=name, value=bites, unit="jobs", target=1, best="most")]
 
     def _postgres(self) -> str:
-        return self._server.create_database()
+        return self._databases.pop()
 
-    def start_servers(self) -> None:
-        """Start what more than one scenario uses; servers belong to the main thread and to no event loop."""
-        self._server = self._stack.enter_context(running_postgres(None))
+    def start_servers(self, wanted: Sequence[str]) -> None:
+        """Start what the wanted scenarios need: servers belong to the main thread and to no event loop."""
+        if count := sum(name in _ON_POSTGRESQL for name in wanted):
+            server = self._stack.enter_context(running_postgres(None))
+            self._databases = [server.create_database() for _ in range(count)]
 
 
 def _show(faults: Sequence[Fault]) -> None:
@@ -103,7 +107,7 @@ def main(
         wanted = names or ([database] if database else [name for name in known if name != "soak"])
         if unknown := set(wanted) - set(known):
             raise typer.BadParameter(f"There is no scenario {', '.join(unknown)}; known are: {', '.join(known)}.")
-        programme.start_servers()
+        programme.start_servers(wanted)
         for name in wanted:
             console.rule(name)
             with tempfile.TemporaryDirectory(prefix=f"chaos-{name}-") as directory:
