@@ -44,8 +44,9 @@ bench-quick: $(DEVELOPMENT) ## the same with fewer jobs
 	@$(BIN)/python -m tests.bench --quick
 
 .PHONY: chaos
-chaos: $(DEVELOPMENT) ## kill processes at random and count what was lost
+chaos: $(DEVELOPMENT) ## kill, stop and cut for an hour, and count what was lost
 	@$(BIN)/python -m pytest -m chaos
+	@$(BIN)/python -m tests.chaos
 
 .PHONY: serve
 serve: $(RUNTIME) ## run the API

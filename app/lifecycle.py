@@ -179,6 +179,7 @@ class Lifecycle:
         held, and waits a moment if it answers no.
         Raises Unavailable, with every claim given back, when the database does not answer.
         """
+        failpoint("claimed")
         requests = [StartRequest(id=claim.id, claim=claim.token, dead=claim.dead) for claim in claims.claims]
         try:
             for claim in claims.claims:
@@ -203,6 +204,7 @@ class Lifecycle:
 
         Tries until the database answers: the work is done, and the fence keeps a late write harmless.
         """
+        failpoint("settling")
         won = await self._settle_surely(settlement)
         failpoint("settled")
         if won:
@@ -222,6 +224,7 @@ class Lifecycle:
         else:
             item = LetGo(id=job.id, token=job.claim, verb="done", argument=result_of_settlement(job, settlement))
         await self._quietly(self._letting_go(item))
+        failpoint("acknowledged")
 
     async def stand_down(self, job: Started) -> None:
         """Act by the row after losing a running job: it was cancelled, or another claim has it."""
@@ -383,6 +386,7 @@ class Lifecycle:
         self._ringing.add(task)
         task.add_done_callback(self._ringing.discard)
         await asyncio.wait([task], timeout=_RING_WAIT_S)
+        failpoint("rung")
         for job in accepted:
             self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
 

@@ -1,0 +1,19 @@
+"""``python -m tests.chaos.member app serve``: a process of the service as it is, that also knows the chaos kinds.
+
+The family modules are found by their packages' paths, as the service's own; nothing of it is replaced.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+import app.jobs
+import workers.families
+
+_HERE = Path(__file__).parent
+
+if __name__ == "__main__":
+    app.jobs.__path__.append(str(_HERE / "jobs"))
+    workers.families.__path__.append(str(_HERE / "families"))
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
