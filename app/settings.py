@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     )
     s3_region: str = Field("", description="Region of the archives' buckets; empty is what AWS's environment says.")
     s3_access_key_id: str = Field("", description="Key id for archives in S3; empty is what AWS's environment says.")
-    s3_secret_access_key: SecretStr | None = Field(None, description="The secret that belongs to S3_ACCESS_KEY_ID.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="The other half of S3_ACCESS_KEY_ID.")
     model_dir: Path | None = Field(None, description="Directory for trained models; empty is models inside DATA_DIR.")
     base_model_dir: Path | None = Field(
         None, description="Directory of transformers models that LoRA adapts; empty is base inside MODEL_DIR."
