@@ -22,7 +22,7 @@ demo: $(RUNTIME) ## set everything up and watch real jobs run, end to end
 
 .PHONY: test
 test: $(DEVELOPMENT) ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 .PHONY: test-llm
 test-llm: $(LLM)/.installed ## run the tests of the extra llm, in an environment of its own

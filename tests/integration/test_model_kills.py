@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import pytest
 
 from app.history.rows import Job
@@ -24,7 +23,7 @@ from app.lifecycle import Order
 from app.records.models import MODELS
 from app.records.training_examples import TRAINING_EXAMPLES, TrainingExample
 from app.settings import Settings
-from tests.support.processes import is_alive
+from tests.support.processes import computing_children, is_alive
 from tests.support.service import kill, process
 from tests.support.waiting import eventually
 from tests.support.workplace import at_work, becomes, make_worker, row
@@ -94,7 +93,7 @@ async def kept_step(house: Installation, job_id: str) -> int:
 
 def child_of(worker_pid: int) -> int:
     """Return the process that trains: the worker's fork server has started it."""
-    (child,) = [int(one.pid) for one in psutil.Process(worker_pid).children(recursive=True) if one.ppid() != worker_pid]
+    (child,) = computing_children(worker_pid)
     return child
 
 

@@ -1,5 +1,6 @@
 """The backends of the extra ``llm``: a GPT-2 from nothing, and adapters for a local model. `make test-llm` has it."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -8,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import pytest
 
 from app.errors import Discard
@@ -351,8 +351,7 @@ async def test_a_cancel_ends_training_within_two_seconds(house: Installation) ->
             return await house.reader.checkpoint(job_id)
 
         await eventually(keeps, within=120)
-        me = psutil.Process()
-        (child,) = [one.pid for one in me.children(recursive=True) if one.ppid() != me.pid]
+        (child,) = computing_children(os.getpid())
         before = time.monotonic()
         await house.lifecycle.cancel(job_id)
         await eventually(lambda: not is_alive(child), within=20)

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-import psutil
 import pytest
 
 from app.installation import Installation, open_installation
@@ -22,7 +21,7 @@ from app.jobs.status import Status
 from app.lifecycle import Order
 from app.records.training_examples import TRAINING_EXAMPLES, TrainingExample
 from app.settings import Settings
-from tests.support.processes import is_alive
+from tests.support.processes import computing_children, is_alive
 from tests.support.waiting import eventually
 from tests.support.workplace import at_work, becomes, make_worker
 from workers.families.model import evaluate, finetune
@@ -122,8 +121,4 @@ async def test_a_cancel_ends_the_work_at_once(house: Installation, job_type: Any
 
 def child_of_this() -> int | None:
     """Return the process that the fork server of this one has started, if there is one that works."""
-    here = os.getpid()
-    for one in psutil.Process(here).children(recursive=True):
-        if one.ppid() != here and is_alive(one.pid):
-            return int(one.pid)
-    return None
+    return next(iter(computing_children(os.getpid())), None)

@@ -14,6 +14,17 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def computing_children(pid: int) -> list[int]:
+    """Return the processes that the fork server of a process has started for CPU-bound work, and that still run."""
+    return [
+        int(child.pid)
+        for server in psutil.Process(pid).children()
+        if "multiprocessing.forkserver" in " ".join(server.cmdline())
+        for child in server.children()
+        if is_alive(child.pid)
+    ]
+
+
 def kill_parent(program: str) -> int:
     """Run a Python program that prints the pid of its child and waits; SIGKILL it and return that pid."""
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
