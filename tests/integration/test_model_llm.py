@@ -23,7 +23,7 @@ from app.lifecycle import Order
 from app.records.models import MODELS
 from app.records.training_examples import TRAINING_EXAMPLES, TrainingExample
 from app.settings import Settings
-from tests.support.processes import is_alive
+from tests.support.processes import computing_children, is_alive
 from tests.support.waiting import eventually
 from tests.support.workplace import at_work, becomes, make_worker
 from workers.families.model import benchmark, evaluate, finetune

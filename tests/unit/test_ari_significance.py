@@ -95,13 +95,13 @@ def test_one_outlier_in_eleven_does_not_move_the_slope() -> None:
     assert kendall_and_sen(values)[1] == pytest.approx(-0.05)
 
 
-def test_ten_years_of_days_take_less_than_a_second() -> None:
+def test_ten_years_of_days_take_less_than_a_second_of_cpu() -> None:
     values = np.random.default_rng(1).random(3650)
 
-    started = time.perf_counter()
+    started = time.process_time()
     p_value(values)
 
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_q_values_are_those_of_benjamini_and_hochberg() -> None:
