@@ -17,6 +17,7 @@ from app.api.hub import Hub
 from app.api.inspection import inspection_endpoints
 from app.api.intake import intake_endpoints
 from app.api.keys import key_endpoints
+from app.api.links import Links
 from app.api.middleware import add_headers, answer_preflights, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
@@ -24,10 +25,10 @@ from app.api.problems import answer_problems
 from app.api.purges import purge_endpoints
 from app.api.queues import queue_endpoints
 from app.api.records import MAX_BODY, record_endpoints
-from app.api.resources import HUB, INSTALLATION, KEYRING, LOGINS, METRICS, SOCKETS, THROUGHPUT, Logins, Sockets
+from app.api.resources import HUB, INSTALLATION, KEYRING, LINKS, LOGINS, METRICS, THROUGHPUT, Logins
 from app.api.schedules import schedule_endpoints
 from app.api.sessions import session_endpoints
-from app.api.stream import close_sockets, stream_aliases, stream_endpoints
+from app.api.stream import stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
 from app.credentials.keys import KeyMint, create_first_key
@@ -91,11 +92,11 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     app[LOGINS] = Logins()
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
-    app[SOCKETS] = Sockets()
+    app[LINKS] = Links(limit=installation.settings.streams_per_caller)
     app[METRICS] = ProcessMetrics()
     _add_routes(app, installation)
     app.on_response_prepare.append(add_headers(origins))
-    app.on_shutdown.append(close_sockets)
+    app.on_shutdown.append(_close_links)
     app.cleanup_ctx.append(_background)
     return app
 
@@ -160,6 +161,10 @@ def _spellings(prefix: str, found: Endpoint) -> Iterator[str]:
     for path in (found.path, *found.aliases):
         yield prefix + path
         yield prefix + path + "/"
+
+
+async def _close_links(app: web.Application) -> None:
+    await app[LINKS].close_all()
 
 
 async def _background(app: web.Application) -> AsyncIterator[None]:
