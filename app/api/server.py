@@ -11,6 +11,7 @@ from aiohttp import web, web_response
 from app.api.auth import admin_key_of, open_keyring
 from app.api.bulk import bulk_endpoints
 from app.api.dead_letters import dead_letter_endpoints
+from app.api.docs import docs_endpoints
 from app.api.endpoint import Call, Endpoint, Work, endpoint
 from app.api.health import health_endpoints, probe_endpoints
 from app.api.hub import Hub
@@ -126,6 +127,7 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),
         *queue_endpoints(),
+        *docs_endpoints(),
     ]
     rooted = [*probe_endpoints(head_revision(), metrics_open=installation.settings.metrics_open), *stream_aliases()]
     served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]
