@@ -142,6 +142,12 @@ class TooManyTries(ServiceError):
         super().__init__(message)
 
 
+class TooManyStreams(TooManyTries):
+    """Too many event streams are open; close one first."""
+
+    code = "too_many_streams"
+
+
 class Unavailable(ServiceError):
     """The database does not answer; nothing was accepted. Try again shortly."""
 

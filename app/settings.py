@@ -63,6 +63,12 @@ class Settings(BaseSettings):
         "tokens signed with; unset makes one in DATA_DIR/server.key.",
     )
     metrics_open: bool = Field(True, description="Whether /metrics needs no key.")
+    streams_per_caller: int = Field(
+        100,
+        ge=0,
+        le=100_000,
+        description="Event streams one caller follows at a time in one API process; 0 is no limit.",
+    )
     access_token_ttl_s: int = Field(900, ge=60, le=86_400, description="Seconds the token of a login holds.")
     session_ttl_s: int = Field(43_200, ge=300, le=2_592_000, description="Seconds the session of a browser holds.")
     cookie_secure: bool = Field(

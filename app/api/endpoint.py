@@ -77,6 +77,7 @@ class Endpoint:
     unpacks: bool  # whether the body may come as gzip; the limit is that of what it holds
     aliases: tuple[str, ...]  # other paths of the same operation
     other_answers: Mapping[int, type[BaseModel]]  # by their status
+    answer_type: str  # the media type of the answer
     takes_key: bool  # whether a request may carry an Idempotency-Key
     reads: tuple[tuple[str, Any], ...]  # the handler's parameters: name and annotation
 
@@ -138,6 +139,7 @@ def endpoint(
     media_types: tuple[str, ...] = JSON_TYPES,
     unpacks: bool = False,
     aliases: tuple[str, ...] = (),
+    answer_type: str = "application/json",
     summary: str | None = None,
     operation_id: str = "",
 ) -> Endpoint:
@@ -163,6 +165,7 @@ def endpoint(
         unpacks=unpacks,
         aliases=aliases,
         other_answers=other_answers,
+        answer_type=answer_type,
         takes_key=takes_key,
         reads=tuple(hints.items()),
     )

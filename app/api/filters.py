@@ -1,6 +1,6 @@
 """Which tasks a list is asked for: from the query string to a filter of the history. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field
@@ -13,6 +13,7 @@ from app.jobs.catalogue import QUEUE_ALIASES, Catalogue
 from app.jobs.contract import TaskType
 from app.jobs.fields import Model, Moment
 from app.jobs.status import Status
+from app.live.events import Event
 
 T = TypeVar("T")
 
@@ -69,6 +70,25 @@ class StatusFilters(Filters):
     """The status, in either vocabulary; several are joined by commas, or the parameter is repeated."""
 
 
+class EventFilters(Model):
+    """Which events are wanted; conditions combine."""
+
+    status: tuple[str, ...] = ()
+    """The status that an event tells, in either vocabulary; several are joined by commas, or it is repeated."""
+    task_type: str | None = None
+    """The broad class."""
+    task_name: str | None = None
+    """The kind, or one of its aliases."""
+    family: str | None = None
+    """The family of kinds."""
+    queue: str | None = None
+    """The queue."""
+    user_id: Text | None = None
+    """Whom the task is about."""
+    type: tuple[str, ...] = ()
+    """The type of event, ``task.completed``; several are joined by commas, or it is repeated."""
+
+
 class Paging(Model):
     """Which part of a list is wanted."""
 
@@ -120,6 +140,35 @@ def filter_of(wanted: Filters, *, catalogue: Catalogue, caller: Caller, statuses
         q=wanted.q,
         origin=_origin(wanted),
     )
+
+
+def event_filter_of(wanted: EventFilters, *, catalogue: Catalogue, types: Sequence[str]) -> Callable[[Event], bool]:
+    """Return the test that events have to pass; raises BadRequest for a value that nothing has."""
+    statuses, was_tried = _statuses([word for text in wanted.status for word in text.split(",")])
+    named = frozenset(_known("type", word.strip(), types) for text in wanted.type for word in text.split(","))
+    task_type = _known("task_type", wanted.task_type, [task_type.value for task_type in TaskType])
+    of_type = frozenset(job_type.kind for job_type in catalogue if job_type.task_type == task_type)
+    kind = None if wanted.task_name is None else _kind(wanted.task_name, catalogue)
+    family = _known("family", wanted.family, catalogue.families)
+    queue = _queue(wanted.queue, catalogue)
+    is_of_tasks = any(x is not None for x in (statuses, task_type, kind, family, wanted.user_id))
+
+    def wants(event: Event) -> bool:
+        if named and event.type not in named:
+            return False
+        if not event.job_id:  # of a queue
+            return not is_of_tasks and queue in (None, event.queue)
+        return (
+            (statuses is None or event.status in statuses)
+            and (was_tried is None or event.status is not Status.PENDING or was_tried == (event.attempt > 0))
+            and (task_type is None or event.kind in of_type)
+            and kind in (None, event.kind)
+            and family in (None, event.kind.partition(".")[0])
+            and queue in (None, event.queue)
+            and wanted.user_id in (None, event.user_id)
+        )
+
+    return wants
 
 
 def sort_of(paging: Paging) -> Sort:

@@ -77,6 +77,8 @@ def answer_http_error(error: web.HTTPException, request: web.Request) -> web.Res
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         detail, headers["Allow"] = f"{request.method} is not allowed here; allowed are: {allowed}.", allowed
+    if isinstance(error, web.HTTPUpgradeRequired):
+        headers["Upgrade"] = "websocket"
     if isinstance(error, web.HTTPNotFound):
         detail = f"There is nothing at {request.path}: not found."
     return _answer(_problem(request, status=error.status, code=code, title=title, detail=detail), headers)

@@ -4,15 +4,12 @@ from aiohttp import web
 
 from app.api.auth import Keyring
 from app.api.hub import Hub
+from app.api.links import Links
 from app.api.throttle import LoginThrottle
 from app.api.throughput import Throughput
 from app.credentials.passwords import Passwords
 from app.installation import Installation
 from app.metrics import ProcessMetrics
-
-
-class Sockets(set[web.WebSocketResponse]):
-    """The websockets that are open."""
 
 
 class Logins:
@@ -28,7 +25,7 @@ KEYRING = web.AppKey("keyring", Keyring)
 LOGINS = web.AppKey("logins", Logins)
 HUB = web.AppKey("hub", Hub)
 THROUGHPUT = web.AppKey("throughput", Throughput)
-SOCKETS = web.AppKey("sockets", Sockets)
+LINKS = web.AppKey("links", Links)
 METRICS = web.AppKey("metrics", ProcessMetrics)
 
 REQUEST_ID = web.RequestKey("request_id", str)

@@ -11,12 +11,14 @@ from aiohttp import web, web_response
 from app.api.auth import admin_key_of, open_keyring
 from app.api.bulk import bulk_endpoints
 from app.api.dead_letters import dead_letter_endpoints
+from app.api.docs import docs_endpoints
 from app.api.endpoint import Call, Endpoint, Work, endpoint
 from app.api.health import health_endpoints, probe_endpoints
 from app.api.hub import Hub
 from app.api.inspection import inspection_endpoints
 from app.api.intake import intake_endpoints
 from app.api.keys import key_endpoints
+from app.api.links import Links
 from app.api.middleware import add_headers, answer_preflights, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
@@ -24,10 +26,10 @@ from app.api.problems import answer_problems
 from app.api.purges import purge_endpoints
 from app.api.queues import queue_endpoints
 from app.api.records import MAX_BODY, record_endpoints
-from app.api.resources import HUB, INSTALLATION, KEYRING, LOGINS, METRICS, SOCKETS, THROUGHPUT, Logins, Sockets
+from app.api.resources import HUB, INSTALLATION, KEYRING, LINKS, LOGINS, METRICS, THROUGHPUT, Logins
 from app.api.schedules import schedule_endpoints
 from app.api.sessions import session_endpoints
-from app.api.stream import close_sockets, stream_aliases, stream_endpoints
+from app.api.stream import stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
 from app.credentials.keys import KeyMint, create_first_key
@@ -91,11 +93,11 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     app[LOGINS] = Logins()
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
-    app[SOCKETS] = Sockets()
+    app[LINKS] = Links(limit=installation.settings.streams_per_caller)
     app[METRICS] = ProcessMetrics()
     _add_routes(app, installation)
     app.on_response_prepare.append(add_headers(origins))
-    app.on_shutdown.append(close_sockets)
+    app.on_shutdown.append(_close_links)
     app.cleanup_ctx.append(_background)
     return app
 
@@ -125,6 +127,7 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),
         *queue_endpoints(),
+        *docs_endpoints(),
     ]
     rooted = [*probe_endpoints(head_revision(), metrics_open=installation.settings.metrics_open), *stream_aliases()]
     served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]
@@ -160,6 +163,10 @@ def _spellings(prefix: str, found: Endpoint) -> Iterator[str]:
     for path in (found.path, *found.aliases):
         yield prefix + path
         yield prefix + path + "/"
+
+
+async def _close_links(app: web.Application) -> None:
+    await app[LINKS].close_all()
 
 
 async def _background(app: web.Application) -> AsyncIterator[None]:

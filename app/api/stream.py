@@ -1,224 +1,232 @@
-"""Following one task over a websocket: a snapshot, then every newer event, at last the end."""
+"""The routes to follow tasks by: a websocket where that is asked for, server-sent events where those are accepted."""
 
 import asyncio
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated
 
-import orjson
-from aiohttp import WSCloseCode, WSMsgType, hdrs, web
-from pydantic_core import to_json
+from aiohttp import WSCloseCode, hdrs, web
+from pydantic import Field
 
 from app.api.auth import Caller, bearer_of
 from app.api.browsers import check_origin, cookie_caller
-from app.api.endpoint import Access, Call, Endpoint, endpoint, identify
-from app.api.hub import Follower, Hub, TooSlow, is_newer
-from app.api.resources import HUB, KEYRING, SOCKETS
-from app.api.schemas import Task, task_of
-from app.api.views import find_visible, latest_progress
-from app.clock import iso, utc_now
+from app.api.endpoint import Access, Call, Endpoint, endpoint
+from app.api.filters import EventFilters, event_filter_of
+from app.api.hub import TooSlow
+from app.api.links import EVENT_STREAM, EventSourceLink, Link, SocketLink
+from app.api.news import END, EVENT_TYPES
+from app.api.resources import HUB, KEYRING, LINKS
+from app.api.stories import ListStory, Setting, Story, TaskStory
 from app.credentials.scopes import Scope
-from app.errors import Unavailable
-from app.history.rows import Job
-from app.installation import Installation
-from app.live.events import Event, ending_of
-from app.live.progress import Progress
+from app.errors import BadRequest, Forbidden, ServiceError, Unauthenticated
+from app.jobs.fields import Model
+from app.live.events import Position, parse_position
 
-HEARTBEAT_S = 20.0
-NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND, TOO_SLOW = 4401, 4403, 4404, 4408
+TOO_SLOW = 4408
 
-_SEND_S = 10.0  # a client that has not taken a message by then is cut
-_CLOSE_S = 2.0
-_MAX_HEARD = 4096  # bytes of one message from a client; none is expected
+_CODE_OFFSET = 4000  # a refusal closes a websocket with this and its HTTP status: browsers see no earlier answer
+_LAST_EVENT_ID = "Last-Event-ID"
+
+
+class StreamQuery(Model):
+    """Where to go on, and who asks."""
+
+    after: Annotated[str, Field(max_length=100)] | None = None
+    """The id of the last message that was seen: what came later follows, without a snapshot."""
+    ticket: Annotated[str, Field(max_length=4096)] | None = None
+    """A ticket in place of the header ``Authorization``, for browsers."""
+
+
+class ListStreamQuery(EventFilters, StreamQuery):
+    """Where to go on, who asks, and which events are wanted."""
 
 
 def stream_endpoints() -> tuple[Endpoint, ...]:
     """Return the routes below ``/api``."""
-    return (endpoint("GET", "/tasks/{task_id}/events", follow_task, access=Access.OPEN),)
+    return (
+        endpoint("GET", "/events", follow_tasks, access=Access.OPEN, answer_type=EVENT_STREAM),
+        endpoint("GET", "/tasks/{task_id}/events", follow_task, access=Access.OPEN, answer_type=EVENT_STREAM),
+    )
 
 
 def stream_aliases() -> tuple[Endpoint, ...]:
     """Return the routes that stand outside ``/api``."""
-    return (
-        endpoint("GET", "/ws/tasks/{task_id}", follow_task, access=Access.OPEN, operation_id="follow_task_by_alias"),
+    return tuple(
+        endpoint(
+            "GET",
+            path,
+            work,
+            access=Access.OPEN,
+            operation_id=f"{work.__name__}_by_alias",
+            answer_type=EVENT_STREAM,
+        )
+        for path, work in (("/ws/tasks", follow_tasks), ("/ws/tasks/{task_id}", follow_task))
     )
 
 
-async def follow_task(call: Call) -> web.StreamResponse:
-    """Follow a task over a websocket, with a bearer token, a browser's session, or a ``?ticket=``."""
-    socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, timeout=_CLOSE_S, compress=False, max_msg_size=_MAX_HEARD)
-    if not socket.can_prepare(call.request).ok:
-        await identify(call.request)
-        raise web.HTTPUpgradeRequired(text="Events are a websocket: send an upgrade request.")
-    _check_page(call)
-    await socket.prepare(call.request)
-    sockets = call.request.app[SOCKETS]
-    sockets.add(socket)
+async def follow_task(call: Call, query: StreamQuery) -> web.StreamResponse:
+    """Follow a task to its end, by websocket or server-sent events: a snapshot, then every later event."""
+
+    def make(setting: Setting) -> Story:
+        return TaskStory(setting, call.request.match_info["task_id"])
+
+    return await _Stream(call, query, make).answer()
+
+
+async def follow_tasks(call: Call, query: ListStreamQuery) -> web.StreamResponse:
+    """Follow all one's tasks, administrators everybody's, by websocket or server-sent events."""
+
+    def make(setting: Setting) -> Story:
+        return ListStory(setting, event_filter_of(query, catalogue=call.installation.catalogue, types=EVENT_TYPES))
+
+    return await _Stream(call, query, make).answer()
+
+
+class _Stream:
+    """One answer that goes on."""
+
+    def __init__(self, call: Call, query: StreamQuery, make: Callable[[Setting], Story]) -> None:
+        self._call = call
+        self._request = call.request
+        self._query = query
+        self._make = make
+
+    async def answer(self) -> web.StreamResponse:
+        """Follow in the way that the client can."""
+        socket = SocketLink()
+        if socket.is_wanted(self._request):
+            self._check_page()
+            return await self._answer_by_socket(socket)
+        caller = await self._caller()
+        self._check_page()
+        accepted = self._request.headers.get(hdrs.ACCEPT, "*/*")
+        if EVENT_STREAM in accepted and self._request.method == hdrs.METH_GET:
+            return await self._answer_by_events(caller)
+        if "*/*" in accepted or EVENT_STREAM in accepted:
+            raise web.HTTPUpgradeRequired(text=f"Upgrade to a websocket, or send 'Accept: {EVENT_STREAM}'.")
+        raise web.HTTPNotAcceptable(text=f"Events are a websocket, or {EVENT_STREAM}.")
+
+    async def _answer_by_socket(self, socket: SocketLink) -> web.StreamResponse:
+        """Serve a websocket; refusals come as its close code, because browsers see no other."""
+        await socket.open(self._request)
+        try:
+            caller = await self._caller()
+            with self._request.app[LINKS].hold(socket, caller):
+                if self._is_over():
+                    await socket.close(WSCloseCode.OK, "the task has ended")
+                else:
+                    await self._serve(socket, self._story(caller), caller)
+        except ServiceError as error:
+            await socket.close(*_code_of(error))
+        self._abort()
+        return socket.response
+
+    async def _answer_by_events(self, caller: Caller) -> web.StreamResponse:
+        """Serve server-sent events; refusals are ordinary answers."""
+        if self._is_over():
+            return web.Response(status=204)  # which tells a browser not to come back
+        story = self._story(caller)
+        await story.check()
+        link = EventSourceLink()
+        with self._request.app[LINKS].hold(link, caller):
+            await link.open(self._request)
+            await self._serve(link, story, caller)
+        return link.response
+
+    async def _serve(self, link: Link, story: Story, caller: Caller) -> None:
+        """Tell until the story ends, the client has left, or its credential has ended."""
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(_tell(story, link))
+            leaving = group.create_task(_leave(link))
+            losing = group.create_task(self._request.app[KEYRING].lost(caller))
+            _, others = await asyncio.wait({telling, leaving, losing}, return_when=asyncio.FIRST_COMPLETED)
+            # Whoever ends first ends the others, before anybody closes: a close wakes up the one who hears.
+            for other in others:
+                other.cancel()
+        ending = None
+        if not telling.cancelled():
+            ending = telling.result()
+        elif not losing.cancelled():
+            ending = _code_of(Unauthenticated("The credential has ended."))
+        elif not leaving.cancelled():
+            ending = leaving.result()
+        if ending is not None:
+            await link.close(*ending)
+            if ending[0] == TOO_SLOW:
+                self._abort()
+
+    async def _caller(self) -> Caller:
+        """Return who asks, by bearer token, by a ticket, or by the cookie of a session, and may read tasks."""
+        keyring = self._request.app[KEYRING]
+        if token := bearer_of(self._request.headers.get(hdrs.AUTHORIZATION)):
+            caller = await keyring.caller_of(token)
+        elif self._query.ticket is not None:
+            caller = await keyring.ticket_holder(self._query.ticket)
+        else:
+            caller = await cookie_caller(self._request, keyring)
+        if caller is None:
+            raise Unauthenticated
+        if not caller.may(Scope.TASKS_READ):
+            raise Forbidden(f"This needs the scope {Scope.TASKS_READ.value!r}, which this credential does not have.")
+        return caller
+
+    def _check_page(self) -> None:
+        """Raise Forbidden where a page asks that may not: with a cookie ours alone, else those of CORS_ORIGINS too."""
+        shows_credential = hdrs.AUTHORIZATION in self._request.headers or self._query.ticket is not None
+        check_origin(self._request, allowed=self._call.installation.settings.cors_origins if shows_credential else ())
+
+    def _story(self, caller: Caller) -> Story:
+        setting = Setting(
+            hub=self._request.app[HUB], installation=self._call.installation, caller=caller, after=self._after()
+        )
+        return self._make(setting)
+
+    def _seen(self) -> str:
+        """Return the id of the last message that the client has seen; a browser that comes back knows it best."""
+        return self._request.headers.get(_LAST_EVENT_ID) or self._query.after or ""
+
+    def _after(self) -> Position | None:
+        seen = self._seen()
+        if not seen:
+            return None
+        position = parse_position(seen.removesuffix(END))
+        if position is None:
+            raise BadRequest(f"This is not the id of a message: {seen[:50]!r}; give one as it came, or none.")
+        return position
+
+    def _is_over(self) -> bool:
+        """Whether the client has seen the end of the one task that it follows."""
+        return "task_id" in self._request.match_info and self._seen().endswith(END)
+
+    def _abort(self) -> None:
+        """Drop the connection: what a client has not read by now would be kept for it for ever."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+async def _tell(story: Story, link: Link) -> tuple[int, str]:
+    """Tell everything; return the code to close with, and its reason."""
     try:
-        await _serve(socket, call)
-    finally:
-        sockets.discard(socket)
-    return socket
-
-
-async def close_sockets(app: web.Application) -> None:
-    """Tell every client that this process goes away; they may come back to another."""
-    sockets = app[SOCKETS]
-    async with asyncio.TaskGroup() as group:
-        for socket in tuple(sockets):
-            group.create_task(_close(socket, WSCloseCode.GOING_AWAY, "the service restarts"))
-
-
-async def _serve(socket: web.WebSocketResponse, call: Call) -> None:
-    """Speak until the task has ended or the client has left; refusals come here, as browsers see no earlier one."""
-    request = call.request
-    try:
-        caller = await _caller_of(request)
-    except Unavailable as error:
-        await _close(socket, WSCloseCode.TRY_AGAIN_LATER, error.message)
-        return
-    if caller is None:
-        await _close(socket, NOT_AUTHENTICATED, "a valid credential is needed")
-        return
-    if not caller.may(Scope.TASKS_READ):
-        await _close(socket, FORBIDDEN, f"this needs the scope {Scope.TASKS_READ.value}")
-        return
-    async with asyncio.TaskGroup() as group:
-        telling = group.create_task(_tell(socket, call, caller))
-        hearing = group.create_task(_hear(socket))
-        watching = group.create_task(request.app[KEYRING].lost(caller))
-        _, others = await asyncio.wait({telling, hearing, watching}, return_when=asyncio.FIRST_COMPLETED)
-        # Whoever ends first ends the others, before anybody closes: a close wakes up the one who hears.
-        for other in others:
-            other.cancel()
-    if not telling.cancelled():
-        await _close(socket, *telling.result())
-    elif not watching.cancelled():
-        await _close(socket, NOT_AUTHENTICATED, "the credential has ended")
-    if request.transport is not None:
-        request.transport.abort()  # what a client has not read by now would be kept for it for ever
-
-
-async def _caller_of(request: web.Request) -> Caller | None:
-    """Return who asks: by bearer token, by a ticket, or by the cookie of a session."""
-    keyring = request.app[KEYRING]
-    if token := bearer_of(request.headers.get(hdrs.AUTHORIZATION)):
-        return await keyring.caller_of(token)
-    if ticket := request.query.get("ticket"):
-        return await keyring.ticket_holder(ticket)
-    return await cookie_caller(request, keyring)
-
-
-def _check_page(call: Call) -> None:
-    """Raise Forbidden where a page asks that may not: with a cookie our own alone, else those of CORS_ORIGINS too."""
-    shows_credential = hdrs.AUTHORIZATION in call.request.headers or "ticket" in call.request.query
-    check_origin(call.request, allowed=call.installation.settings.cors_origins if shows_credential else ())
-
-
-async def _hear(socket: web.WebSocketResponse) -> None:
-    """Return once the connection is closed, by whichever side; what clients say is not listened to."""
-    async for _ in socket:
-        pass
-
-
-async def _tell(socket: web.WebSocketResponse, call: Call, caller: Caller) -> tuple[int, str]:
-    """Tell the client everything; return the code to close with, and its reason."""
-    story = _Story(
-        socket=socket,
-        hub=call.request.app[HUB],
-        installation=call.installation,
-        caller=caller,
-        job_id=call.request.match_info["task_id"],
-    )
-    try:
-        return await story.tell()
+        return await story.tell(link)
     except ConnectionResetError:
         return WSCloseCode.GOING_AWAY, "the client has left"
     except (TooSlow, TimeoutError):
         return TOO_SLOW, "events were not taken in time"
-    except Unavailable as error:
+    except ServiceError as error:
+        return _code_of(error)
+
+
+async def _leave(link: Link) -> tuple[int, str] | None:
+    """Wait until the client has left; return a code for one that does not read."""
+    try:
+        await link.gone()
+    except TimeoutError:
+        return TOO_SLOW, "events were not taken in time"
+    except ConnectionResetError:
+        pass
+    return None
+
+
+def _code_of(error: ServiceError) -> tuple[int, str]:
+    if error.status >= 500:
         return WSCloseCode.TRY_AGAIN_LATER, error.message
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Story:
-    """What one client is told of one task."""
-
-    socket: web.WebSocketResponse
-    hub: Hub
-    installation: Installation
-    caller: Caller
-    job_id: str
-
-    async def tell(self) -> tuple[int, str]:
-        """Tell everything; return the close code and its reason."""
-        async with self.hub.follow(self.job_id) as follower:  # first: what happens from here on is not missed
-            job = await find_visible(self.installation.reader, self.job_id, self.caller)
-            if job is None:
-                return NOT_FOUND, "no such task"
-            progress = (await latest_progress(self.installation.redis, [job])).get(job.id)
-            task = self._task(job, progress)
-            await self._send(self.hub.position, "task.snapshot", utc_now(), to_json(task))
-            if job.status.is_final:
-                return await self._end(job, self.hub.position)
-            return await self._tell_news(follower, _seen(job, task))
-
-    async def _tell_news(self, follower: Follower, last: Event) -> tuple[int, str]:
-        while True:
-            published = await follower.next()
-            event = published.event
-            if not is_newer(event, last):
-                continue
-            if event.status.is_final:
-                job = await self._ended()
-                if job is None:
-                    continue
-                return await self._end(job, published.id)
-            await self._send(published.id, event.type, event.at, orjson.dumps(_change(event)))
-            last = event
-
-    async def _ended(self) -> Job | None:
-        """Return the row if it has ended; None leaves it to the next reading of the rows."""
-        try:
-            job = await find_visible(self.installation.reader, self.job_id, self.caller)
-        except Unavailable:
-            return None
-        return job if job is not None and job.status.is_final else None
-
-    async def _end(self, job: Job, position: str) -> tuple[int, str]:
-        await self._send(position, f"task.{job.status}", job.completed_at or utc_now(), to_json(self._task(job)))
-        return WSCloseCode.OK, "the task has ended"
-
-    def _task(self, job: Job, progress: Progress | None = None) -> Task:
-        return task_of(job, progress=progress, for_admin=self.caller.is_admin)
-
-    async def _send(self, position: str, name: str, at: datetime, content: bytes) -> None:
-        message = {"id": position, "type": name, "timestamp": iso(at), "data": orjson.Fragment(content)}
-        async with asyncio.timeout(_SEND_S):
-            await self.socket.send_frame(orjson.dumps(message), WSMsgType.TEXT)
-
-
-def _seen(job: Job, task: Task) -> Event:
-    return replace(ending_of(job), progress=task.progress)
-
-
-def _change(event: Event) -> dict[str, Any]:
-    return {
-        "task_id": event.job_id,
-        "task_name": event.kind,
-        "queue": event.queue,
-        "user_id": event.user_id,
-        "status": event.status,
-        "attempt": event.attempt,
-        "progress": event.progress,
-        "progress_message": event.message,
-        "stage": event.stage,
-        "error_message": event.error,
-    }
-
-
-async def _close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
-    with suppress(TimeoutError, ConnectionResetError):
-        async with asyncio.timeout(_CLOSE_S + 1):
-            await socket.close(code=code, message=reason.encode()[:120])
+    return _CODE_OFFSET + error.status, error.message

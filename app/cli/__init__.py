@@ -14,6 +14,7 @@ from app.cli.db import db_app
 from app.cli.demo import run_demo
 from app.cli.keys import keys_app
 from app.cli.serve import run_api
+from app.cli.tasks import tasks_app
 from app.cli.users import users_app
 from app.errors import ServiceError
 
@@ -24,7 +25,7 @@ What can be set is listed in `.env.example`, and shown by `config` as it is in f
 """
 _EPILOG = "Start here: `python -m app demo` shows everything at work, on sample data and servers of its own."
 
-_RUN, _LOOK, _STORE = "Run", "Look", "Look after what is stored"
+_RUN, _LOOK, _STORE, _USE = "Run", "Look", "Look after what is stored", "Use a running service"
 
 cli = typer.Typer(
     add_completion=False,
@@ -38,6 +39,7 @@ cli.command("demo", rich_help_panel=_RUN)(run_demo)
 cli.command("serve", rich_help_panel=_RUN)(run_api)
 cli.command("catalogue", rich_help_panel=_LOOK)(show_catalogue)
 cli.command("config", rich_help_panel=_LOOK)(show_config)
+cli.add_typer(tasks_app, rich_help_panel=_USE)
 cli.add_typer(db_app, rich_help_panel=_STORE)
 cli.add_typer(keys_app, rich_help_panel=_STORE)
 cli.add_typer(users_app, rich_help_panel=_STORE)

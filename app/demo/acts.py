@@ -4,8 +4,8 @@ import asyncio
 from datetime import date
 from typing import Any, Final, TypeVar
 
+from app.client import Client, TaskView
 from app.demo.board import Board
-from app.demo.client import Client, View
 from app.demo.report import Aggregation, Analysis, Archiving, DebtReport, Findings, Lesson, Plan, put_in
 from app.demo.samples import DAYS, SCENARIOS, Scenario, sample_snapshots, to_ndjson
 from app.demo.workspace import GOAL, GOAL_ID, LESSONS, OWNER, sample_workspace
@@ -40,7 +40,7 @@ async def store_samples(client: Client, *, seed: int, last_day: date) -> dict[st
         "ari-snapshots": list(sample_snapshots(seed=seed, last_day=last_day)),
         **sample_workspace(seed=seed, last_day=last_day),
     }
-    return {kind: await client.store(kind, to_ndjson(records)) for kind, records in workspace.items()}
+    return {kind: await client.store_records(kind, to_ndjson(records)) for kind, records in workspace.items()}
 
 
 async def work_on_samples(client: Client, board: Board) -> Findings:
@@ -67,26 +67,21 @@ async def work_on_samples(client: Client, board: Board) -> Findings:
 
 async def _analyze(client: Client, board: Board, scenario: Scenario) -> Analysis:
     params = AnalyzeTrendsParams(user_id=scenario.user_id, lookback_days=LOOKBACK_DAYS)
-    task_id = await client.submit(analyze_trends, params)
-    end = await client.follow(task_id, lambda view: board.show(scenario.user_id, view))
+    end = await _see_through(client, board, scenario.user_id, analyze_trends, params)
     return Analysis(
         user_id=scenario.user_id,
         story=scenario.story,
         put_in=put_in(scenario),
-        task_id=task_id,
-        status=end.status,
-        error_message=end.error_message,
+        **_ending(end),
         result=_result(AnalyzeTrendsResult, end),
     )
 
 
 async def _aggregate(client: Client, board: Board) -> Aggregation:
-    task_id = await client.submit(aggregate_snapshots, AggregateSnapshotsParams(time_window_hours=24 * LOOKBACK_DAYS))
-    end = await client.follow(task_id, lambda view: board.show(_ALL_USERS, view))
+    params = AggregateSnapshotsParams(time_window_hours=24 * LOOKBACK_DAYS)
+    end = await _see_through(client, board, _ALL_USERS, aggregate_snapshots, params)
     return Aggregation(
-        task_id=task_id,
-        status=end.status,
-        error_message=end.error_message,
+        **_ending(end),
         result=_result(AggregateSnapshotsResult, end),
     )
 
@@ -118,14 +113,19 @@ async def _teach(client: Client, board: Board) -> tuple[Lesson, ...]:
     return tuple(lessons)
 
 
-async def _see_through(client: Client, board: Board, label: str, job_type: AnyJobType, params: Params) -> View:
-    task_id = await client.submit(job_type, params)
-    return await client.follow(task_id, lambda view: board.show(label, view))
+async def _see_through(client: Client, board: Board, label: str, job_type: AnyJobType, params: Params) -> TaskView:
+    """Submit a task by the route of its type, show every change of it, and return it as it ended."""
+    task = await client.submit(job_type.route, params.model_dump(mode="json"))
+    async for event in client.follow(task.task_id):
+        if (seen := event.task) is not None:
+            task = seen
+            board.show(label, task)
+    return task
 
 
-def _ending(end: View) -> dict[str, Any]:
+def _ending(end: TaskView) -> dict[str, Any]:
     return {"task_id": end.task_id, "status": end.status, "error_message": end.error_message}
 
 
-def _result(model: type[R], end: View) -> R | None:
+def _result(model: type[R], end: TaskView) -> R | None:
     return model.model_validate(end.result) if end.status is Status.COMPLETED else None

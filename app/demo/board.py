@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from app.demo.client import View
+from app.client import TaskView
 from app.jobs.status import Status
 
 _STYLES = MappingProxyType(
@@ -31,7 +31,7 @@ class Board:
         self._rows: dict[str, TaskID] = {}
         self._said: dict[str, str] = {}
 
-    def show(self, label: str, view: View) -> None:
+    def show(self, label: str, view: TaskView) -> None:
         """Show how a job stands; a state that differs in nothing from the last one is not shown again."""
         if self._console.is_terminal:
             self._draw(label, view)
@@ -41,7 +41,7 @@ class Board:
             self._said[label] = line
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _draw(self, label: str, view: View) -> None:
+    def _draw(self, label: str, view: TaskView) -> None:
         if label not in self._rows:
             self._rows[label] = self._bars.add_task(label, total=100, status="", message="")
         style = _STYLES[view.status]
@@ -67,7 +67,7 @@ def open_board(console: Console) -> Iterator[Board]:
         yield Board(console, bars)
 
 
-def _message(view: View) -> str:
+def _message(view: TaskView) -> str:
     if view.status is Status.COMPLETED and view.duration_seconds is not None:
         return f"in {view.duration_seconds:.2f} s"
     return view.error_message or view.progress_message or ""

@@ -10,10 +10,10 @@ from typing import cast
 
 from rich.console import Console
 
+from app.client import Client
 from app.clock import utc_now
 from app.demo.acts import store_samples, work_on_samples
 from app.demo.board import open_board
-from app.demo.client import Client, open_client
 from app.demo.gallery import show_archive, show_debts, show_lessons, show_plan
 from app.demo.next_steps import print_next_steps
 from app.demo.report import Report, findings_table, summary_of
@@ -60,7 +60,7 @@ class Play:
         self._check_report_file()
         with open_stage(self._options.data_dir) as stage:
             self._introduce(stage)
-            async with stage.watched(), open_client(stage.address, stage.admin_key) as client:
+            async with stage.watched(), Client(stage.address, stage.admin_key) as client:
                 await _wait_until_ready(client)
                 report = await self._perform(client)
                 self._exit_code = 0 if report.findings.is_complete else 1

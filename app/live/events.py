@@ -1,9 +1,10 @@
 """Events: what changed, as published after the commit, in one Redis stream."""
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from redis.exceptions import ResponseError
@@ -21,6 +22,10 @@ log = get_log()
 MAX_EVENTS = 100_000  # kept in the stream, roughly; older ones are trimmed
 
 _BLOCK_MS = 5000
+_PAGE = 500
+_START = "0-0"
+_NOWHERE = "unknown"
+_POSITION = re.compile(r"(\d{1,18})\.(\d{1,19}-\d{1,19}|unknown)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,30 @@ class Published:
 
     id: str
     event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in the stream, and in which life of Redis: after a flush or a restore the epoch is another."""
+
+    entry: str = _NOWHERE  # the id of the last entry before it, "0-0" at the start
+    epoch: int = 0  # 0: not known
+
+    def at(self, entry: str) -> "Position":
+        """Return the place behind an entry, in the same life."""
+        return Position(entry=entry, epoch=self.epoch)
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.entry}"
+
+
+NOWHERE = Position()
+
+
+def parse_position(text: str) -> Position | None:
+    """Read what ``str`` made of a position; None for anything else."""
+    found = _POSITION.fullmatch(text)
+    return Position(epoch=int(found[1]), entry=found[2]) if found else None
 
 
 def ending_of(job: Job) -> Event:
@@ -117,7 +146,7 @@ async def follow(redis: Redis, after: str) -> AsyncIterator[list[Published]]:
     position = after
     while True:
         try:
-            reply = await redis.xread({keys.EVENTS: position}, count=500, block=_BLOCK_MS)
+            reply = await redis.xread({keys.EVENTS: position}, count=_PAGE, block=_BLOCK_MS)
         except ResponseError as error:
             if not (is_wrong_type(error) and await mend(redis, ())):
                 raise
@@ -125,11 +154,54 @@ async def follow(redis: Redis, after: str) -> AsyncIterator[list[Published]]:
         entries = reply[0][1] if reply else []
         if entries:
             position = entries[-1][0].decode()
-        read = [(entry_id.decode(), _load_safely(fields)) for entry_id, fields in entries]
-        yield [Published(id=entry_id, event=event) for entry_id, event in read if event is not None]
+        yield _published(entries)
 
 
-async def last_position(redis: Redis) -> str:
+async def replay(redis: Redis, after: Position, until: Position) -> AsyncIterator[list[Published]]:
+    """Yield the events behind ``after`` and up to ``until``, oldest first, in batches."""
+    start = after.entry
+    while entries := await redis.xrange(keys.EVENTS, min=f"({start}", max=until.entry, count=_PAGE):
+        start = entries[-1][0].decode()
+        yield _published(entries)
+
+
+async def latest(redis: Redis, until: Position | None = None) -> list[Published]:
+    """Return the last few hundred events up to a position, or of all, oldest first."""
+    entries = await redis.xrevrange(keys.EVENTS, max=until.entry if until else "+", count=_PAGE)
+    return _published(reversed(entries))
+
+
+async def last_position(redis: Redis) -> Position:
     """Return the stream's present end, from where :func:`follow` misses nothing that comes."""
+    epoch = await current_epoch(redis)
     newest = await redis.xrevrange(keys.EVENTS, count=1)
-    return newest[0][0].decode() if newest else "0-0"
+    return Position(entry=newest[0][0].decode() if newest else _START, epoch=epoch)
+
+
+async def current_epoch(redis: Redis) -> int:
+    """Return in which of its lives Redis is, as the last walk over all jobs left it; 0 before one and after a loss."""
+    try:
+        raw = await cast("Awaitable[bytes | None]", redis.hget(keys.EPOCH, "counter"))
+    except ResponseError:  # no hash: as good as missing
+        return 0
+    return int(raw) if raw is not None and raw.isdigit() and len(raw) < 19 else 0
+
+
+async def is_held(redis: Redis, position: Position) -> bool:
+    """Whether every event behind a position is still in the stream: none was trimmed, and Redis has lost nothing."""
+    if position.entry == _NOWHERE or is_another_life(position.epoch, await current_epoch(redis)):
+        return False
+    if position.entry == _START:  # nothing is trimmed from a stream that was never full
+        return int(await redis.xlen(keys.EVENTS)) < MAX_EVENTS
+    # What is trimmed is the oldest: while the entry itself is there, so are all that came after it.
+    return bool(await redis.xrange(keys.EVENTS, min=position.entry, max=position.entry))
+
+
+def is_another_life(before: int, now: int) -> bool:
+    """Whether Redis has lost something between two readings of the epoch; nothing was, if the first walk ended."""
+    return before not in (0, now)
+
+
+def _published(entries: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[Published]:
+    read = [(entry_id.decode(), _load_safely(fields)) for entry_id, fields in entries]
+    return [Published(id=entry_id, event=event) for entry_id, event in read if event is not None]

@@ -32,6 +32,13 @@ COMMANDS = {
     "keys list": ["--user"],
     "keys rotate": ["--overlap-hours"],
     "keys revoke": [],
+    "tasks": ["submit", "show", "list", "follow", "cancel", "retry"],
+    "tasks submit": ["--param", "--params", "--priority", "--countdown", "--follow", "--url", "--token"],
+    "tasks show": ["--url", "--token"],
+    "tasks list": ["--status", "--name", "--queue", "--limit"],
+    "tasks follow": ["--url", "--token"],
+    "tasks cancel": ["--terminate", "--no-terminate"],
+    "tasks retry": ["--url", "--token"],
     "users": ["create", "password", "disable", "enable", "list"],
     "users create": ["--scope", "--password-stdin"],
     "users password": ["--password-stdin"],
@@ -46,7 +53,7 @@ COMMANDS = {
     "records list": ["--user", "--limit"],
     "records count": ["--user"],
 }
-GROUPS = {"db", "keys", "records", "users"}
+GROUPS = {"db", "keys", "records", "tasks", "users"}
 
 
 def run(module: str, *arguments: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType
 
+from app.api.server import PREFIXES
 from app.jobs.catalogue import load_catalogue
 from app.settings import Settings
 from tests.conftest import ADMIN_KEY
@@ -26,8 +27,15 @@ TABLE = """
 GET    /health                                      200   200   200    200   200
 GET    /ready                                       200   200   200    200   200
 GET    /metrics                                     200   200   200    200   200
+GET    /ws/tasks                                    401   426   426    426   426
+WS     /ws/tasks                                   4401   101   101    101   101
 GET    /ws/tasks/{task_id}                          401   426   426    426   426
 WS     /ws/tasks/{task_id}                         4401   101  4404    101   101
+GET    /api/events                                  401   426   426    426   426
+WS     /api/events                                 4401   101   101    101   101
+GET    /api/asyncapi.json                           401   200   200    200   200
+GET    /api/docs                                    200   200   200    200   200
+GET    /api/docs/{file}                             200   200   200    200   200
 GET    /api/openapi.json                            401   200   200    200   200
 
 POST   /api/auth/login                              422   422   422    422   422
@@ -180,7 +188,7 @@ PREPARED: dict[tuple[str, str], Callable[[ApiUnderTest], Awaitable[str]]] = {
 
 async def address(api: ApiUnderTest, line: Line) -> str:
     """Return a path of this line's route to something that the owner has just made."""
-    path = line.path.replace("{name}", "audit-archive")
+    path = line.path.replace("{name}", "audit-archive").replace("{file}", "docs.js")
     if "{key_id}" in path:
         path = path.replace("{key_id}", await own_key(api))
     if "{task_id}" in path:
@@ -245,7 +253,8 @@ async def test_both_prefixes_serve_the_same_routes_and_neither_lets_anybody_in(a
     }
 
     opened = {path.rstrip("/") for (_, path), status in answers.items() if status != 401}
-    assert opened == {"/health", "/ready", "/metrics", "/api/auth/login", "/api/v1/auth/login"}
+    below = {"/auth/login", "/docs", "/docs/{file}"}
+    assert opened == {"/health", "/ready", "/metrics", *(prefix + path for prefix in PREFIXES for path in below)}
 
 
 async def test_the_metrics_need_a_key_where_they_are_not_open(settings: Settings) -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from aiohttp import ClientWebSocketResponse, WSMsgType
+from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
 
-from app.api.resources import SOCKETS
-from app.api.stream import TOO_SLOW, close_sockets
+from app.api.resources import LINKS
+from app.api.stream import TOO_SLOW
 from app.errors import Unavailable
 from app.jobs.status import Status
 from app.live.events import Event, ending_of
@@ -221,12 +221,15 @@ async def test_who_may_not_follow_is_told_by_the_close_code(
         assert await closing_code(stream) == code
 
 
-@pytest.mark.parametrize("key", ["nonsense", ADA_KEY])
-async def test_a_key_in_the_query_string_opens_nothing(api: ApiUnderTest, key: str) -> None:
+@pytest.mark.parametrize(("name", "status"), [("token", 422), ("key", 422)])
+async def test_a_key_in_the_query_string_opens_nothing(api: ApiUnderTest, name: str, status: int) -> None:
     task = await api.submit(key=ADA_KEY)
 
-    async with following(api, task["task_id"], key=None, path="/ws/tasks/{}?token=" + key) as stream:
-        assert await closing_code(stream) == 4401
+    with pytest.raises(WSServerHandshakeError) as refused:
+        async with following(api, task["task_id"], key=None, path=f"/ws/tasks/{{}}?{name}={ADA_KEY}"):
+            pass
+
+    assert refused.value.status == status
 
 
 async def test_while_the_database_is_out_a_follower_is_asked_to_come_back(
@@ -244,7 +247,7 @@ async def test_while_the_database_is_out_a_follower_is_asked_to_come_back(
 async def test_a_client_that_does_not_read_is_cut_and_others_are_not_slowed(
     api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.stream._SEND_S", 0.01)
+    monkeypatch.setattr("app.api.links.SEND_S", 0.01)
     job = await house.start_one(api.house)
     async with silent_follower(api, job.id) as reader, following(api, job.id) as quick:
         await hear(quick)
@@ -255,7 +258,7 @@ async def test_a_client_that_does_not_read_is_cut_and_others_are_not_slowed(
         async with asyncio.timeout(10):
             left_unread = await reader.read(-1)
 
-        await eventually(lambda: len(api.app[SOCKETS]) == 1)
+        await eventually(lambda: len(api.app[LINKS]) == 1)
 
     assert left_unread.endswith(TOO_SLOW.to_bytes(2) + b"events were not taken in time")
 
@@ -292,7 +295,7 @@ async def test_followers_are_told_that_the_service_goes_away(api: ApiUnderTest) 
         await hear(stream)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(close_sockets(api.app))
+            group.create_task(api.app[LINKS].close_all())
             code = await closing_code(stream)
 
     assert code == 1001
