@@ -30,6 +30,7 @@ from app.api.sessions import session_endpoints
 from app.api.stream import close_sockets, stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
+from app.api.webhooks import webhook_endpoints
 from app.credentials.keys import KeyMint, create_first_key
 from app.credentials.secret import open_secret
 from app.history.migrate import head_revision
@@ -125,6 +126,7 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *record_endpoints(load_record_types()),
         *schedule_endpoints(SCHEDULES),
         *queue_endpoints(),
+        *webhook_endpoints(),
     ]
     rooted = [*probe_endpoints(head_revision(), metrics_open=installation.settings.metrics_open), *stream_aliases()]
     served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]
