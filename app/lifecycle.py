@@ -28,6 +28,7 @@ from app.clock import new_id, to_ms, utc_now
 from app.errors import Conflict, NotFound, RequestRepeated, Unavailable, UniqueKeyTaken, UnknownName
 from app.failpoints import failpoint
 from app.group import REFUSALS, GroupCommit
+from app.history.deliveries import NewDelivery
 from app.history.reader import LiveJob, Reader
 from app.history.receipts import Receipt, Repeated, Taken
 from app.history.rows import Failure, Job, NewJob
@@ -73,6 +74,8 @@ class Order:
     tick_at: datetime | None = None
     place: str = ""  # where the params stood in the document they came from, as a JSON pointer: for errors
     unique_key: str | None = None
+    webhook: str | None = None  # what the submit says of the webhook to tell of its end: an id, or a URL
+    webhook_id: str | None = None  # of that webhook
 
 
 class Lifecycle:
@@ -100,6 +103,7 @@ class Lifecycle:
             catalogue=catalogue, writer=writer, reader=reader, queue=queue, outbox=outbox, accept=self._accept
         )
         self._ringing: set[asyncio.Task[None]] = set()  # a caller that leaves does not take its ring along
+        writer.hand_on(self._ring_along)
 
     # --- the front of the house ---------------------------------------------------------------
 
@@ -124,6 +128,10 @@ class Lifecycle:
             return None
         await self._offer([job])
         return job
+
+    async def deliver(self, delivery: NewDelivery, *, owner: str) -> None:
+        """Accept the job that makes one delivery to a webhook: a test, or one that is made again."""
+        self._ring_along([await self._writer.accept_delivery(delivery, owner=owner)])
 
     async def cancel(self, job_id: str, *, include_running: bool = True) -> Job:
         """Cancel a live job: the row first, then Redis, then the worker that runs it is told.
@@ -382,13 +390,22 @@ class Lifecycle:
     async def _offer(self, accepted: Sequence[NewJob]) -> None:
         """Ring jobs whose rows are committed, and tell of them; the ring goes on if Redis keeps it waiting."""
         failpoint("accepted")
-        task = asyncio.create_task(self._quietly(self._rings(accepted)))
-        self._ringing.add(task)
-        task.add_done_callback(self._ringing.discard)
-        await asyncio.wait([task], timeout=_RING_WAIT_S)
+        await asyncio.wait([self._ring(accepted)], timeout=_RING_WAIT_S)
         failpoint("rung")
         for job in accepted:
             self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
+
+    def _ring(self, accepted: Sequence[NewJob]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._quietly(self._rings(accepted)))
+        self._ringing.add(task)
+        task.add_done_callback(self._ringing.discard)
+        return task
+
+    def _ring_along(self, accepted: Sequence[NewJob]) -> None:
+        """Ring what tells webhooks of an end that was just committed; nobody waits for that."""
+        if accepted:
+            failpoint("told")
+            self._ring(accepted)
 
     async def _ring_groups(self, groups: Sequence[Sequence[NewJob]]) -> list[None]:
         jobs = [job for group in groups for job in group]
@@ -460,4 +477,5 @@ def _new_job(order: Order) -> NewJob:
         schedule=order.schedule,
         tick_at=order.tick_at,
         unique_key=order.unique_key,
+        webhook_id=order.webhook_id,
     )

@@ -121,9 +121,17 @@ class Settings(BaseSettings):
         description="Seconds until one answer of PLANNER_URL is given up; it is asked up to 3 times.",
     )
 
-    @field_validator("cors_origins", mode="before")
+    outbound_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated networks and hosts inside that webhooks may call all the same, on any port."
+    )
+    outbound_ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65_535)], ...], NoDecode] = Field(
+        (), description="Comma-separated ports that webhooks may call; empty is 443, and 80 with OUTBOUND_HTTP."
+    )
+    outbound_http: bool = Field(False, description="Whether webhooks may be called without TLS.")
+
+    @field_validator("cors_origins", "outbound_allow", "outbound_ports", mode="before")
     @classmethod
-    def _split_origins(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("api_keys", mode="before")

@@ -73,6 +73,7 @@ class _Batch:
         return self._only_one(item, order)
 
     def _only_one(self, item: _Item, order: Order) -> Order | None:
+        order = replace(order, place=item.place + order.place)
         if order.unique_key is None:
             return order
         first = self._unique_keys.setdefault(order.unique_key, item.place)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from app.api.endpoint import Call, json_response
+from app.api.webhooks import with_webhooks
 from app.clock import utc_now
 from app.errors import BadRequest, IdempotencyKeyReused, RequestRepeated
 from app.history.receipts import Receipt, read_receipt
@@ -52,7 +53,7 @@ class Repeats:
         """
         key = _key_of(call)
         if key is None:
-            orders = await submit.judge()
+            orders = await with_webhooks(call, await submit.judge())
             accepted = await call.installation.lifecycle.submit(orders)
             return json_response(submit.answer(accepted, orders), status=submit.status, headers=call.headers)
         place = (call.caller.user_id, key)
@@ -69,7 +70,7 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
     fingerprint = _fingerprint(call, submit.raw)
     if (known := await _known(call, key)) is not None:
         return _replay(known, fingerprint)
-    orders = await submit.judge()
+    orders = await with_webhooks(call, await submit.judge())
     body = b""
 
     def receipt(accepted: Sequence[NewJob]) -> Receipt:

@@ -32,6 +32,7 @@ from app.api.sessions import session_endpoints
 from app.api.stream import stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
+from app.api.webhooks import webhook_endpoints
 from app.credentials.keys import KeyMint, create_first_key
 from app.credentials.secret import open_secret
 from app.history.migrate import head_revision
@@ -128,6 +129,7 @@ def _add_routes(app: web.Application, installation: Installation) -> None:
         *schedule_endpoints(SCHEDULES),
         *queue_endpoints(),
         *docs_endpoints(),
+        *webhook_endpoints(),
     ]
     rooted = [*probe_endpoints(head_revision(), metrics_open=installation.settings.metrics_open), *stream_aliases()]
     served = [(PREFIXES[0], found) for found in prefixed] + [("", found) for found in rooted]

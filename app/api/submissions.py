@@ -45,6 +45,8 @@ class Options(Model):
     """Fail the task if it was not started within this many seconds after it was due."""
     unique_key: Identifier | None = None
     """While a task of yours with this key lives, a second one is refused with a 409 that names the first."""
+    webhook: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    """What to tell of the end of this one task: the id of a webhook of yours, or a URL, which becomes one."""
 
 
 class Submission(Options, Generic[P]):
@@ -135,6 +137,7 @@ def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller)
         expires_in=None if options.expires_in is None else timedelta(seconds=options.expires_in),
         place=f"/{form.params_field}",
         unique_key=options.unique_key,
+        webhook=options.webhook,
     )
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.database import Database
+from app.history.deliveries import Offer, insert_deliveries, offer_nobody
 from app.history.retention import IS_LAST_TICK
-from app.history.rows import Job, job_from
+from app.history.rows import Job, NewJob, job_from
 from app.history.tables import attempts, checkpoints, discards, jobs
+from app.history.webhooks import deliveries
 from app.jobs.status import FINAL, Status
 
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
@@ -23,6 +25,7 @@ class Bulk:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.offer: Offer = offer_nobody  # rings the jobs that tell webhooks of what was cancelled
 
     async def cancel(self, ids: Sequence[str], *, include_running: bool, now: datetime) -> list[Job]:
         """Cancel what lives of these jobs; return their rows as they are now."""
@@ -44,6 +47,7 @@ class Bulk:
             gone = list(connection.execute(sa.delete(jobs).where(*is_ended).returning(jobs.c.id)).scalars())
             for table in (attempts, discards):
                 connection.execute(sa.delete(table).where(table.c.job_id.in_(gone)))
+            connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_(gone)))
             return gone
 
         return await self._database.transact(change)
@@ -59,12 +63,14 @@ class Bulk:
         in_order = sa.select(jobs.c.id).where(*rows).order_by(jobs.c.id).with_for_update()
         statement = sa.update(jobs).where(*rows).values(values).returning(*_JOB_COLUMNS)
 
-        def change(connection: sa.Connection) -> list[Job]:
+        def change(connection: sa.Connection) -> tuple[list[Job], list[NewJob]]:
             connection.execute(in_order)  # locked as everybody locks them, so that batches never wait in a circle
             changed = [job_from(row) for row in connection.execute(statement).mappings()]
             ended = [job.id for job in changed if job.status.is_final]
             if ended:
                 connection.execute(sa.delete(checkpoints).where(checkpoints.c.job_id.in_(ended)))
-            return changed
+            return changed, insert_deliveries(connection, ended)
 
-        return await self._database.transact(change)
+        changed, told = await self._database.transact(change)
+        self.offer(told)
+        return changed

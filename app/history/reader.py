@@ -16,6 +16,7 @@ from app.history.rows import Attempt, Job, failure_from, job_from
 from app.history.switches import Switch, read_switches
 from app.history.tables import attempts, checkpoints, jobs
 from app.jobs.status import Status
+from app.jobs.webhook import deliver
 
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
 _LIVE: sa.ColumnElement[bool] = sa.literal_column(
@@ -219,6 +220,8 @@ def _origin(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
     match wanted.origin:
         case "people":
             yield jobs.c.tick_at.is_(None)  # what somebody runs by hand names its schedule, but no tick
+            if wanted.kind is None and wanted.family is None and wanted.queue is None:
+                yield jobs.c.kind != deliver.kind
         case "cron":
             yield jobs.c.tick_at.is_not(None)
         case "all":

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from app.database import Database
 from app.history.tables import attempts, discards, jobs, receipts
+from app.history.webhooks import deliveries
 from app.jobs.status import Status
 
 BATCH = 1_000  # rows of one transaction, so that other writers get their turn
@@ -60,4 +61,5 @@ async def _delete(database: Database, ids: list[str]) -> int:
     async with database.write() as connection:
         for table in (attempts, discards):
             await connection.execute(sa.delete(table).where(table.c.job_id.in_(ids)))
+        await connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_(ids)))
         return int((await connection.execute(sa.delete(jobs).where(jobs.c.id.in_(ids)))).rowcount)

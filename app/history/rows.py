@@ -30,6 +30,7 @@ class NewJob:
     schedule: str | None = None
     tick_at: datetime | None = None
     unique_key: str | None = None
+    webhook_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,7 @@ jobs = sa.Table(
     sa.Column("schedule", sa.Text),  # the cron schedule that submitted it, and the tick it stands for
     sa.Column("tick_at", UtcTime),
     sa.Column("unique_key", sa.Text),  # keeps a second job of the same owner out while this one lives
+    sa.Column("webhook_id", sa.Text),  # the webhook that its submit named
     sa.CheckConstraint(f"status IN ({', '.join(repr(status.value) for status in Status)})", name="status"),
     sa.CheckConstraint("priority BETWEEN 1 AND 10", name="priority"),
     sqlite_with_rowid=False,

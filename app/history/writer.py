@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.database import Database, Json, Rows, UtcTime
 from app.group import GroupCommit
 from app.history.bulk import Bulk
+from app.history.deliveries import NewDelivery, Offer, accept_delivery, insert_deliveries, offer_nobody
 from app.history.receipts import Accepted, Receipt, accept_once
 from app.history.rows import Failure, Job, NewJob, insertable, job_from
 from app.history.tables import checkpoints, jobs, schedules
@@ -92,9 +93,14 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.bulk = Bulk(database)
+        self._offer: Offer = offer_nobody
         self._sql = _Statements(database.dialect)
         self._accepts: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._insert)
         self._settles: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
+
+    def hand_on(self, offer: Offer) -> None:
+        """Ring the jobs that tell webhooks of ends by ``offer``, from the commit of those ends on."""
+        self._offer = self.bulk.offer = offer
 
     async def accept(self, accepted: Sequence[NewJob]) -> None:
         """Insert jobs, all or none; returns once they are committed."""
@@ -103,6 +109,10 @@ class Writer:
     async def accept_once(self, accepted: Sequence[NewJob], receipt: Receipt | None) -> Accepted:
         """Insert jobs whose keys are free, together with what their request is answered; or say what is in the way."""
         return await accept_once(self._database, accepted, receipt)
+
+    async def accept_delivery(self, delivery: NewDelivery, *, owner: str) -> NewJob:
+        """Insert a delivery to a webhook with the job that makes it; return the job."""
+        return await accept_delivery(self._database, delivery, owner=owner)
 
     async def accept_tick(self, job: NewJob) -> bool:
         """Insert the job of a schedule's tick; return whether this worker was the first to, and may.
@@ -218,6 +228,9 @@ class Writer:
             job = None if row is None else job_from(row)
             if job is not None and job.status.is_final:
                 await connection.execute(_drop_checkpoints([job.id]))
+            ended = [job.id] if job is not None and job.status.is_final else []
+            told = await connection.run_sync(insert_deliveries, ended)
+        self._offer(told)
         return job
 
     async def _insert(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[None]:
@@ -236,7 +249,7 @@ class Writer:
         values = self._sql.endings.values(self._database.dialect, [_ending(s) for s in settlements])
         noted = [_ending(s) for s in settlements if not s.is_plain]
 
-        def change(connection: sa.Connection) -> set[str]:
+        def change(connection: sa.Connection) -> tuple[set[str], list[NewJob]]:
             self._lock(connection, [settlement.id for settlement in settlements])
             if noted:  # before the update, while the guard still finds the row running
                 connection.execute(self._sql.note, self._sql.endings.values(self._database.dialect, noted))
@@ -245,9 +258,11 @@ class Writer:
                 won |= set(connection.execute(self._sql.settled, values).scalars())
             if ended := [s.id for s in settlements if s.drops_checkpoint and s.id in won]:
                 connection.execute(_drop_checkpoints(ended))
-            return won
+            told = insert_deliveries(connection, [s.id for s in settlements if s.status.is_final and s.id in won])
+            return won, told
 
-        won = await self._database.transact(change)
+        won, told = await self._database.transact(change)
+        self._offer(told)
         return [settlement.id in won for settlement in settlements]
 
     def _lock(self, connection: sa.Connection, ids: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ QUEUE_ALIASES = {"system": "default"}  # names that older clients use
 
 
 class Catalogue:
-    """All job types by kind, by alias and by queue."""
+    """All job types by kind, by alias and by queue; iterating gives those that people may submit."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self.families: dict[str, Family] = {}
@@ -34,13 +34,18 @@ class Catalogue:
             if job_type.family != family.name:
                 raise Misconfigured(f"{job_type.kind} does not belong into the family {family.name!r}.")
             self._by_kind[job_type.kind] = job_type
-            for name in (job_type.kind, *job_type.aliases):
+            for name in () if job_type.is_internal else (job_type.kind, *job_type.aliases):
                 if name in self._by_name:
                     raise Misconfigured(f"The name {name!r} means both {self._by_name[name].kind} and {job_type.kind}.")
                 self._by_name[name] = job_type
 
     def __iter__(self) -> Iterator[AnyJobType]:
-        return iter(self._by_kind.values())
+        return (job_type for job_type in self._by_kind.values() if not job_type.is_internal)
+
+    @property
+    def all(self) -> tuple[AnyJobType, ...]:
+        """Every job type, also those that the service alone submits."""
+        return tuple(self._by_kind.values())
 
     def get(self, kind: str) -> AnyJobType | None:
         """Return the job type of a kind, or None if this version of the service does not know it."""
@@ -51,13 +56,13 @@ class Catalogue:
         try:
             return self._by_name[name]
         except KeyError:
-            known = ", ".join(sorted(self._by_kind))
+            known = ", ".join(sorted(job_type.kind for job_type in self))
             raise UnknownTask(f"There is no task named {name!r}; known are: {known}.", name=name) from None
 
     @property
     def queues(self) -> tuple[str, ...]:
         """The names of all queues, sorted."""
-        return tuple(sorted({job_type.queue for job_type in self}))
+        return tuple(sorted({job_type.queue for job_type in self.all}))
 
 
 def load_catalogue() -> Catalogue:

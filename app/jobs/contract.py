@@ -114,6 +114,7 @@ class JobType(Generic[P_co, R_co]):
     limits: Limits = Limits()
     aliases: tuple[str, ...] = ()  # other names that enqueue and execute accept
     is_admin_only: bool = False
+    is_internal: bool = False  # the service alone submits it: it has no route, and no list names it
     reference: Reference | None = None  # what the params name, and who submits is told at once if it is not there
 
     def __post_init__(self) -> None:

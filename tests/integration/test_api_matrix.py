@@ -117,15 +117,28 @@ GET    /api/schedules                               401   200   200    200   200
 POST   /api/schedules/{name}/enable                 401   403   403    403   200
 POST   /api/schedules/{name}/disable                401   403   403    403   200
 POST   /api/schedules/{name}/run                    401   403   403    403   202
+
+GET    /api/webhooks                                401   200   200    200   200
+POST   /api/webhooks                                401   201   201    403   201
+GET    /api/webhooks/{webhook_id}                   401   200   404    200   200
+PATCH  /api/webhooks/{webhook_id}                   401   200   404    403   200
+DELETE /api/webhooks/{webhook_id}                   401   200   404    403   200
+POST   /api/webhooks/{webhook_id}/rotate            401   200   404    403   200
+POST   /api/webhooks/{webhook_id}/test              401   202   404    403   202
+GET    /api/webhooks/{webhook_id}/deliveries        401   200   404    200   200
+POST   /api/webhooks/deliveries/{delivery_id}/redeliver 401 202 404    403   202
 """
 
 MODEL = {"parameters": {"model_name": "m"}}
 GOAL = {"parameters": {"goal_id": "g", "goal_description": "Learn to sail"}}
+WEBHOOK = {"url": "https://hooks.example.com/", "events": ["task.failed"]}
 SUBMIT: dict[str, Any] = {"parameters": {}}
 
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/auth/login"): {},
     ("POST", "/api/keys"): {"name": "x"},
+    ("POST", "/api/webhooks"): WEBHOOK,
+    ("PATCH", "/api/webhooks/{webhook_id}"): {"enabled": False},
     ("PATCH", "/api/tasks/{task_id}"): {"priority": 7},
     ("POST", "/api/tasks/enqueue"): {"task_name": "system.echo", "params": {}},
     ("POST", "/api/tasks/ffe/plan-goal"): GOAL,
@@ -177,6 +190,20 @@ async def cancelled_task(api: ApiUnderTest) -> str:
     return task_id
 
 
+async def webhook(api: ApiUnderTest) -> str:
+    """Return a webhook of the owner's; there are never so many that the next is refused."""
+    for old in (await api.ask("GET", "/api/webhooks", key=ADA_KEY)).json["webhooks"]:
+        await api.ask("DELETE", f"/api/webhooks/{old['webhook_id']}", key=ADA_KEY)
+    answer = await api.ask("POST", "/api/webhooks", key=ADA_KEY, json=WEBHOOK)
+    return str(answer.json["webhook_id"])
+
+
+async def ended_delivery(api: ApiUnderTest) -> str:
+    answer = await api.ask("POST", f"/api/webhooks/{await webhook(api)}/test", key=ADA_KEY)
+    await api.ask("DELETE", f"/api/tasks/{answer.json['job_id']}", key=ADA_KEY)
+    return str(answer.json["delivery_id"])
+
+
 async def own_key(api: ApiUnderTest) -> str:
     return (await key_of(api, "ada"))[0]
 
@@ -191,6 +218,10 @@ async def address(api: ApiUnderTest, line: Line) -> str:
     path = line.path.replace("{name}", "audit-archive").replace("{file}", "docs.js")
     if "{key_id}" in path:
         path = path.replace("{key_id}", await own_key(api))
+    if "{webhook_id}" in path:
+        path = path.replace("{webhook_id}", await webhook(api))
+    if "{delivery_id}" in path:
+        path = path.replace("{delivery_id}", await ended_delivery(api))
     if "{task_id}" in path:
         prepare = PREPARED.get((line.method, line.path), task)
         path = path.replace("{task_id}", await prepare(api))

@@ -27,6 +27,7 @@ from app.history.tables import (
     receipts,
     schedules,
 )
+from app.history.webhooks import deliveries, webhooks
 from app.history.writer import Writer
 from app.records.record import load_record_types
 from app.settings import Settings
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.databases("sqlite", "postgresql")
 
 TABLES = {
     *(table.name for table in (jobs, attempts, checkpoints, schedules, receipts, discards, epochs, pauses)),
-    *(table.name for table in (archive_locations, api_keys, users, used_tickets)),
+    *(table.name for table in (archive_locations, api_keys, users, used_tickets, webhooks, deliveries)),
     *(kind.table.name for kind in load_record_types().values()),
 }
 

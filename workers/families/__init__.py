@@ -34,14 +34,14 @@ def load_work(catalogue: Catalogue, queues: Iterable[str]) -> dict[str, Work]:
     """Import the families that these queues need; return the work by kind, refusing what is missing or double."""
     served = set(queues)
     found: dict[str, Work] = {}
-    for family in {job_type.family for job_type in catalogue if job_type.queue in served}:
+    for family in {job_type.family for job_type in catalogue.all if job_type.queue in served}:
         for function in vars(import_module(f"workers.families.{family}")).values():
             job_type = getattr(function, "__job_type__", None)
             if job_type is None:
                 continue
             if found.setdefault(job_type.kind, function) is not function:
                 raise Misconfigured(f"Two functions claim to be the work of {job_type.kind}.")
-    for job_type in catalogue:
+    for job_type in catalogue.all:
         if job_type.queue in served and job_type.kind not in found:
             raise Misconfigured(f"No function in workers/families/{job_type.family} is the work of {job_type.kind}.")
     return found
