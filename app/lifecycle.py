@@ -20,8 +20,10 @@ from app.announce import (
     offer_of,
     result_of_row,
     result_of_settlement,
-    settled_event_of,
+    settled_event,
+    started_event,
     tally_of,
+    tally_of_ending,
 )
 from app.bulk import BulkLifecycle, may_retry, retry_of
 from app.clock import new_id, to_ms, utc_now
@@ -75,6 +77,9 @@ class Order:
     unique_key: str | None = None
 
 
+Ending = tuple[Started, Settlement]
+
+
 class Lifecycle:
     """Submit, cancel, retry, reprioritise | start, settle, restore. One instance a process."""
 
@@ -95,7 +100,6 @@ class Lifecycle:
         self._queue = queue
         self._outbox = outbox
         self._rings: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._ring_groups)
-        self._letting_go: GroupCommit[LetGo, bool] = GroupCommit(queue.let_go, limit=MAX_BATCH)
         self.bulk = BulkLifecycle(
             catalogue=catalogue, writer=writer, reader=reader, queue=queue, outbox=outbox, accept=self._accept
         )
@@ -192,46 +196,55 @@ class Lifecycle:
             await self.give_back(claims.claims)
             raise
         failpoint("started")
-        for job in started:
-            self._outbox.post(event_of(job, "task.started", Status.RUNNING, attempt=job.attempts))
+        at = utc_now()
+        self._outbox.post_all((started_event(job, at), None) for job in started)
         if len(started) < len(requests):
             won = {job.id for job in started}
             await self._yield([claim for claim in claims.claims if claim.id not in won], claims.now, take_aside)
         return started
 
     async def settle(self, job: Started, settlement: Settlement) -> bool:
-        """Write how an attempt ended; return whether it was still this attempt's to end.
+        """Write how an attempt ended; return whether it was still this attempt's to end. See :meth:`settle_all`."""
+        (won,) = await self.settle_all([(job, settlement)])
+        if isinstance(won, Exception):
+            raise won
+        return won
 
-        Tries until the database answers: the work is done, and the fence keeps a late write harmless.
+    async def settle_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
+        """Write how attempts ended, in one transaction; return of each whether it was still this attempt's to end.
+
+        Tries until the database answers: the work is done, and the fence keeps a late write harmless. The answer for
+        one that no row can hold is the error that says so.
         """
         failpoint("settling")
-        won = await self._settle_surely(settlement)
+        answers = await self._settle_surely([settlement for _, settlement in endings])
         failpoint("settled")
-        if won:
-            tally = tally_of(job, settlement.status, job.started_at, settlement.ended_at)
-            self._outbox.post(settled_event_of(job, settlement), tally)
-        return won
+        at = utc_now()
+        won = [ending for ending, answer in zip(endings, answers, strict=True) if answer is True]
+        self._outbox.post_all((settled_event(*ending, at), tally_of_ending(*ending)) for ending in won)
+        return answers
 
     async def checkpoint(self, job: Started, state: JsonValue) -> bool:
         """Store from where a running job's next attempt goes on; return whether it still is this attempt's."""
         return await self._writer.checkpoint(job, state, now=utc_now())
 
     async def acknowledge(self, job: Started, settlement: Settlement) -> None:
-        """Let go of a settled job in Redis; whatever fails here, its lease runs out and the row decides."""
-        if settlement.status is Status.PENDING:
-            due = AT_ITS_PLACE if settlement.due_at is None else to_ms(settlement.due_at)
-            item = LetGo(id=job.id, token=job.claim, verb="wait", argument=due)
-        else:
-            item = LetGo(id=job.id, token=job.claim, verb="done", argument=result_of_settlement(job, settlement))
-        await self._quietly(self._letting_go(item))
+        """Let go of a settled job in Redis. See :meth:`acknowledge_all`."""
+        await self.acknowledge_all([(job, settlement)])
+
+    async def acknowledge_all(self, endings: Sequence[Ending]) -> None:
+        """Let go of settled jobs in Redis; whatever fails here, their leases run out and the rows decide."""
+        for at in range(0, len(endings), MAX_BATCH):
+            items = [_letting_go(*ending) for ending in endings[at : at + MAX_BATCH]]
+            await self._quietly(self._queue.let_go(items))
         failpoint("acknowledged")
 
-    async def stand_down(self, job: Started) -> None:
-        """Act by the row after losing a running job: it was cancelled, or another claim has it."""
-        claim = Claim(
-            id=job.id, queue_key=keys.queue(job.queue, job.priority), token=job.claim, dead=None, is_aborted=False
-        )
-        await self._yield([claim], utc_now())
+    async def stand_down(self, *lost: Started) -> None:
+        """Act by the rows after losing running jobs: they were cancelled, or other claims have them."""
+        claims = [
+            Claim(id=job.id, queue_key=_queue_key(job), token=job.claim, dead=None, is_aborted=False) for job in lost
+        ]
+        await self._yield(claims, utc_now())
 
     async def restore(self, page: Sequence[LiveJob], *, walk: str = "") -> int:
         """Put back into Redis what it lacks of these jobs; return how many that were.
@@ -265,15 +278,16 @@ class Lifecycle:
         """Finish what is on its way to Redis."""
         if self._ringing:
             await asyncio.wait(self._ringing, timeout=2)
-        await self._letting_go.close()
 
-    async def _settle_surely(self, settlement: Settlement) -> bool:
-        while True:
-            try:
-                return await self._writer.settle(settlement)
-            except Unavailable as error:
-                log.warning("settle_delayed", job_id=settlement.id, reason=str(error))
-                await asyncio.sleep(_SETTLE_PAUSE_S)
+    async def _settle_surely(self, settlements: Sequence[Settlement]) -> list[bool | Exception]:
+        answers = await self._writer.settle_all(settlements)
+        while late := [at for at, answer in enumerate(answers) if isinstance(answer, Unavailable)]:
+            log.warning("settle_delayed", count=len(late), reason=str(answers[late[0]]))
+            await asyncio.sleep(_SETTLE_PAUSE_S)
+            again = await self._writer.settle_all([settlements[at] for at in late])
+            for at, answer in zip(late, again, strict=True):
+                answers[at] = answer
+        return answers
 
     # --- the loser acts by the row ------------------------------------------------------------
 
@@ -408,6 +422,16 @@ class Lifecycle:
         if job is None:
             return NotFound()
         return Conflict(f"The task is {job.status} and can no longer be {verb}.", status=job.status)
+
+
+def _queue_key(job: Started) -> str:
+    return keys.queue(job.queue, job.priority)
+
+
+def _letting_go(job: Started, settlement: Settlement) -> LetGo:
+    if settlement.status is not Status.PENDING:
+        return LetGo(job.id, job.claim, "done", result_of_settlement(job, settlement))
+    return LetGo(job.id, job.claim, "wait", AT_ITS_PLACE if settlement.due_at is None else to_ms(settlement.due_at))
 
 
 def _mentions(order: Order) -> Iterator[Mention]:

@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 
 from app.clock import new_id, utc_now
 from app.errors import Conflict, NotFound, Unavailable
-from app.history.writer import Started
+from app.history.writer import Settlement, Started
 from app.installation import Installation
 from app.live.control import orders
 from app.live.workers import Heartbeat
@@ -31,12 +31,12 @@ from app.queue.client import Claims
 from app.queue.connect import OUTAGES
 from app.queue.doorbell import Doorbell
 from workers.attempt import Attempt, StopReason, refuse
+from workers.closer import Closer
 from workers.cron import Ticker
 from workers.doubt import Doubts
 from workers.families import Work
 from workers.lease import LeaseKeeper
 from workers.limits import LimitKeeper
-from workers.outcome import Completed, Failed, Outcome
 from workers.pulse import Pulse
 from workers.room import Room
 from workers.suspects import Suspects
@@ -113,7 +113,8 @@ class Worker(ArqWorker):
         self._pulse = Pulse(installation.redis, self.id, self._heartbeat)
         self._room = Room(installation.settings.worker_children)
         self.limits = LimitKeeper(self._room, at_most=self.max_stubborn)
-        self._running: set[asyncio.Task[None]] = set()  # the attempts, and what only acknowledges
+        self._running: set[asyncio.Task[None]] = set()  # the attempts, and what closes them
+        self._closer = Closer(installation.lifecycle, keep=self._keep, on_closed=self._on_closed)
         self._claim_number = 0
         self._is_stopping = self._is_draining = False
         self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
@@ -203,7 +204,7 @@ class Worker(ArqWorker):
 
     async def _take(self) -> float:
         """Fill the free slots; return after how many seconds it is worth trying again, 0 for at once."""
-        free = self.max_jobs - len(self._attempts)
+        free = self._free_slots()
         if free <= 0:
             return IDLE_POLL_S
         self._claim_number += 1
@@ -217,17 +218,21 @@ class Worker(ArqWorker):
             if self._is_stopping:
                 await self._house.lifecycle.give_back(fresh.claims)
             elif fresh.claims:
-                for claim in fresh.claims:
-                    self._keeper.hold(claim.id, claim.queue_key, token, asked_at=asked_at)
+                self._keeper.hold_all(fresh.claims, asked_at=asked_at)
                 await self._start(fresh)
         except (*_OUTAGES, ResponseError) as error:
             log.warning("claiming_interrupted", reason=str(error))
             await asyncio.sleep(_OUTAGE_PAUSE_S)
             return _OUTAGE_PAUSE_S
         if claims.has_more:
-            return 0.0 if len(self._attempts) < self.max_jobs else IDLE_POLL_S
+            return 0.0 if self._free_slots() > 0 else IDLE_POLL_S
         due_s = IDLE_POLL_S if claims.next_due is None else claims.next_due.total_seconds()
         return min(IDLE_POLL_S, max(due_s, 0.001))
+
+    def _free_slots(self) -> int:
+        """How many jobs may be claimed: an attempt whose work is done holds no slot, unless too many wait to settle."""
+        at_work = len(self._attempts) - self._closer.count
+        return self.max_jobs - max(at_work, self._closer.count)
 
     async def _start(self, claims: Claims) -> None:
         started: list[Started] = []
@@ -247,22 +252,31 @@ class Worker(ArqWorker):
             self._keeper.drop(job.id, job.claim)
             self._keep(refuse(job, self._house.lifecycle))
         else:
-            attempt = Attempt(job, job_type, work, self._house, room=self._room, on_settled=self._on_settled)
+            attempt = Attempt(job, job_type, work, self._house, room=self._room, on_ended=self._on_ended)
             self._attempts[job.id] = attempt
-            self._keep(attempt.run()).add_done_callback(lambda _: self._free(attempt))
-        if len(self._attempts) >= self.max_jobs:
+            self._keep(attempt.run())
+        if self._free_slots() <= 0:
             self._has_room.clear()
 
-    def _on_settled(self, attempt: Attempt, outcome: Outcome) -> None:
-        self.jobs_complete += isinstance(outcome, Completed)
-        self.jobs_failed += isinstance(outcome, Failed)
+    def _on_ended(self, attempt: Attempt, settlement: Settlement | None) -> None:
+        self._closer.close(attempt, settlement)
+        self._tell_of_room()
+
+    def _on_closed(self, attempt: Attempt, settlement: Settlement | None) -> None:
+        if settlement is not None:
+            self.jobs_complete += settlement.outcome == "completed"
+            self.jobs_failed += settlement.outcome == "failed"
         self._free(attempt)
 
     def _free(self, attempt: Attempt) -> None:
-        """Give a slot back: when the attempt is settled, or at the latest when its task ends, however it ends."""
+        """Forget an attempt: when it is settled, or when its task ends in another way."""
         if self._attempts.get(attempt.job.id) is attempt:  # and not the next one, while this one would not end
             del self._attempts[attempt.job.id]
             self._keeper.drop(attempt.job.id, attempt.job.claim)
+            self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        if self._free_slots() > 0:
             self._has_room.set()
             self._wake.set()
 
@@ -277,13 +291,14 @@ class Worker(ArqWorker):
         self._running.discard(task)
         if task.cancelled() or task.exception() is not None:
             log.error("attempt_broke", exc_info=None if task.cancelled() else task.exception())
+            for attempt in [one for one in self._attempts.values() if one.task is task]:
+                self._free(attempt)
 
     async def _finish(self) -> None:
         self._suspects.hang_up()
         await self._let_finish()
         self._stop_attempts(list(self._attempts), StopReason.SHUTDOWN)
-        if self._running:
-            await asyncio.wait(self._running, timeout=_SETTLE_LIMIT_S)
+        await self._until_idle(_SETTLE_LIMIT_S)
         await self._suspects.gone(within_s=_SETTLE_LIMIT_S)
         log.info("worker_stopped", worker_id=self.id, completed=self.jobs_complete, failed=self.jobs_failed)
 
@@ -291,8 +306,13 @@ class Worker(ArqWorker):
         """Wait for what runs: to its end in a drain, for the grace period from a signal on."""
         while self._is_draining and self._running and not self._is_told_to_stop.is_set():  # noqa: ASYNC110  # two things
             await asyncio.sleep(_WATCH_S)
-        if self._running:
-            await asyncio.wait(self._running, timeout=self._house.settings.worker_grace_s)
+        await self._until_idle(self._house.settings.worker_grace_s)
+
+    async def _until_idle(self, within_s: float) -> None:
+        """Wait for what runs, and for what comes of it: an attempt is closed, then acknowledged."""
+        until = monotonic() + within_s
+        while self._running and (left_s := until - monotonic()) > 0:
+            await asyncio.wait(self._running, timeout=left_s)
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -342,7 +362,7 @@ class Worker(ArqWorker):
             await asyncio.sleep(_WATCH_S)
             for attempt, task in self.limits.abandoned(self._attempts.values()):
                 self._running.discard(task)
-                self._keep(attempt.abandon())
+                attempt.abandon()
             if self.limits.has_too_many:
                 self.drain()
 

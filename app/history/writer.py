@@ -5,17 +5,18 @@ that somebody else was first; the methods say who won and never raise for it. Al
 again after a lost reply: a second time changes nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 import sqlalchemy as sa
-from sqlalchemy import RowMapping
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.clock import parse_iso
 from app.database import Database, Json, Rows, UtcTime
-from app.group import GroupCommit
+from app.group import GroupCommit, in_parts
 from app.history.bulk import Bulk
 from app.history.receipts import Accepted, Receipt, accept_once
 from app.history.rows import Failure, Job, NewJob, insertable, job_from
@@ -27,8 +28,7 @@ _INSERT_ROWS = 1000  # a longer write would hold SQLite's only writer for too lo
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartRequest:
+class StartRequest(NamedTuple):
     """Ask to start one claimed job. ``dead`` is the claim that Redis reports as lost, if any."""
 
     id: str
@@ -36,9 +36,8 @@ class StartRequest:
     dead: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """A job that may run now, fenced by ``(id, attempts, claim)``."""
+class Started(NamedTuple):
+    """A job that may run now, fenced by ``(id, attempts, claim)``; a tuple, since every job makes one of its row."""
 
     id: str
     kind: str
@@ -47,14 +46,19 @@ class Started:
     params: dict[str, Any]
     user_id: str | None
     submitted_by: str
-    claim: str
     attempts: int
     failures: int
     interruptions: int
     max_retries: int
     created_at: datetime
     due_at: datetime
+    claim: str
     started_at: datetime
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a log line says of it."""
+        return {"job_id": self.id, "kind": self.kind, "attempt": self.attempts, "queue": self.queue}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +98,6 @@ class Writer:
         self.bulk = Bulk(database)
         self._sql = _Statements(database.dialect)
         self._accepts: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._insert)
-        self._settles: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
 
     async def accept(self, accepted: Sequence[NewJob]) -> None:
         """Insert jobs, all or none; returns once they are committed."""
@@ -125,27 +128,34 @@ class Writer:
         ``now`` is Redis time, as the claim reported it: due and expiry are never judged by a worker's clock.
         Where other jobs run too (``in_company``), a job that has to run alone is not started.
         """
-        batch = [(request.id, request.claim, request.dead) for request in requests]
-        values = self._sql.claims.values(self._database.dialect, batch) | {
+        values = self._sql.claims.values(self._database.dialect, [tuple(request) for request in requests]) | {
             "now": now,
             "worker": worker_id,
             "alone": ALONE_AT if in_company else -1,
         }
 
-        def change(connection: sa.Connection) -> dict[str, RowMapping]:
+        def change(connection: sa.Connection) -> Sequence[Sequence[Any]]:
             self._lock(connection, [request.id for request in requests])
             if any(request.dead for request in requests):
                 connection.execute(self._sql.interrupted, values)
-            return {row["id"]: row for row in connection.execute(self._sql.start, values).mappings()}
+            return self._sql.start_all(connection, values)
 
-        won = await self._database.transact(change)
-        return [
-            Started(**won[request.id], claim=request.claim, started_at=now) for request in requests if request.id in won
-        ]
+        won = {row[0]: row for row in await self._database.transact(change)}
+        return [_started(won[request.id], request.claim, now) for request in requests if request.id in won]
 
     async def settle(self, settlement: Settlement) -> bool:
         """Write how an attempt ended; return whether it still was this attempt's to end."""
-        return await self._settles(settlement)
+        (won,) = await self.settle_all([settlement])
+        if isinstance(won, Exception):
+            raise won
+        return won
+
+    async def settle_all(self, settlements: Sequence[Settlement]) -> list[bool | Exception]:
+        """Write how attempts ended, in one transaction; return of each whether it still was this attempt's to end.
+
+        The answer for one that was not written is what went wrong: a bad one never takes its neighbours along.
+        """
+        return await in_parts(self._settle, settlements)
 
     async def checkpoint(self, job: Started, state: Any, *, now: datetime) -> bool:
         """Store from where the next attempt goes on; return whether the job still is this attempt's.
@@ -209,7 +219,6 @@ class Writer:
     async def close(self) -> None:
         """Commit what is still on its way."""
         await self._accepts.close()
-        await self._settles.close()
 
     async def _change(self, *guard: sa.ColumnElement[bool], **values: Any) -> Job | None:
         statement = sa.update(jobs).where(*guard).values(values).returning(*_JOB_COLUMNS)
@@ -237,12 +246,13 @@ class Writer:
         noted = [_ending(s) for s in settlements if not s.is_plain]
 
         def change(connection: sa.Connection) -> set[str]:
-            self._lock(connection, [settlement.id for settlement in settlements])
+            ids = [settlement.id for settlement in settlements]
+            self._lock(connection, ids)
             if noted:  # before the update, while the guard still finds the row running
                 connection.execute(self._sql.note, self._sql.endings.values(self._database.dialect, noted))
-            won = set(connection.execute(self._sql.settle, values).scalars())
-            if len(won) < len(settlements):  # perhaps committed before, and the reply was lost
-                won |= set(connection.execute(self._sql.settled, values).scalars())
+            won = set(ids)
+            if connection.execute(self._sql.settle, values).rowcount < len(ids):  # some perhaps committed before, and
+                won = set(connection.execute(self._sql.settled, values).scalars())  # the reply was lost
             if ended := [s.id for s in settlements if s.drops_checkpoint and s.id in won]:
                 connection.execute(_drop_checkpoints(ended))
             return won
@@ -284,19 +294,38 @@ class _Statements:
             "SELECT 1 FROM background_tasks WHERE task_id = ANY(CAST(:ids AS text[])) ORDER BY task_id FOR UPDATE"
         )
         self.interrupted = _timed(_INTERRUPTED.format(rows=claims))
-        self.start = _timed(_START.format(rows=claims, returning=_RETURNING)).columns(
-            *(jobs.c[name].label(name) for name in _STARTED),
-            params=Json,
-            created_at=UtcTime,
-            due_at=UtcTime,
-        )
+        self._returns = dialect == "postgresql"
+        self.start = _timed(_START.format(rows=claims) + (f"RETURNING {_STARTED}" if self._returns else ""))
+        self.started = sa.text(_STARTED_ROWS.format(rows=claims))
         self.note = sa.text(_NOTE.format(rows=endings))
         self.settle = sa.text(_SETTLE.format(rows=endings))
         self.settled = sa.text(_SETTLED.format(rows=endings))
 
+    def start_all(self, connection: sa.Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Start what may start; return the :data:`_STARTED` columns of the winners.
 
-_STARTED = tuple(name for name in Started.__dataclass_fields__ if name not in {"claim", "started_at"})
-_RETURNING = ", ".join(f"{jobs.c[name].name} AS {name}" for name in _STARTED)
+        SQLite gives the GIL away for every row it returns, and a busy event loop keeps it for milliseconds each
+        time: there the winners, told by what the update wrote, come as one JSON document.
+        """
+        if self._returns:
+            return connection.execute(self.start, values).fetchall()
+        connection.execute(self.start, values)
+        rows: list[list[Any]] = orjson.loads(connection.execute(self.started, values).scalar_one())
+        return rows
+
+
+_STARTED = ", ".join(jobs.c[name].name for name in Started._fields if name not in {"claim", "started_at"})
+
+
+def _started(row: Sequence[Any], claim: str, now: datetime) -> Started:
+    (*plain, created_at, due_at), params = row, row[_PARAMS]
+    plain[_PARAMS] = orjson.loads(params)
+    if isinstance(created_at, str):
+        created_at, due_at = parse_iso(created_at), parse_iso(due_at)
+    return Started._make((*plain, created_at, due_at, claim, now))
+
+
+_PARAMS = Started._fields.index("params")
 
 _INTERRUPTED = """
 INSERT INTO task_attempts (task_id, attempt, outcome, worker_id, started_at, ended_at,
@@ -319,8 +348,12 @@ WHERE task_id = row_id AND (
     (status = 'pending' AND due_at <= :now AND (expires_at IS NULL OR expires_at > :now))
     OR (status = 'running' AND claim IN (row_dead, row_claim)))
     AND interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END <> :alone
-RETURNING {returning}
 """
+
+_STARTED_ROWS = f"""
+SELECT json_group_array(json_array({_STARTED})) FROM background_tasks JOIN {{rows}} ON task_id = row_id
+WHERE status = 'running' AND claim = row_claim AND interruptions <> :alone
+"""  # noqa: S608  # columns of ours
 
 _FENCE = "task_id = row_id AND status = 'running' AND attempts = row_attempts AND claim = row_claim"
 
@@ -346,7 +379,6 @@ UPDATE background_tasks SET
     error_traceback = row_error_traceback, is_retryable = row_is_retryable
 FROM {{rows}}
 WHERE {_FENCE}
-RETURNING task_id
 """  # noqa: S608  # constants of this module
 
 _SETTLED = """

@@ -6,7 +6,7 @@ Nothing here decides what becomes of a job; that is the row's business (``app.li
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from redis.exceptions import ResponseError
 
@@ -61,8 +61,7 @@ class Claims:
     has_more: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetGo:
+class LetGo(NamedTuple):
     """How to let go of a claimed job: see ``lua/let_go.lua`` for the three verbs."""
 
     id: str
@@ -170,7 +169,7 @@ class Queue:
         """Let go of claimed jobs, each fenced by its token; return which still were held under it."""
         args: list[Any] = [self._lease_ms, self._result_ttl_ms]
         for item in items:
-            args += (item.id, item.token, item.verb, item.argument)
+            args += item
         return [bool(kept) for kept in await self._call("let_go", args)]
 
     async def withdraw(self, items: Sequence[tuple[str, str, int, bytes]]) -> list[bool]:

@@ -40,7 +40,7 @@ GUARDS = (
         "task_id = row_id AND attempts",
     ),
     _sql("a settle needs its attempt and claim", ' AND attempts = row_attempts AND claim = row_claim"', '"'),
-    _sql("a settle sent again has won", "won |= set(connection.execute(self._sql.settled, values).scalars())", "pass"),
+    _sql("a settle sent again has won", "set(connection.execute(self._sql.settled, values).scalars())", "set[str]()"),
     # --- checkpoint ---
     _sql(
         "a checkpoint needs a running row",
