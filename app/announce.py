@@ -57,18 +57,31 @@ def event_of(
     )
 
 
+def submitted_event(job: NewJob, at: datetime) -> bytes:
+    """Tell that a job was accepted, as it stands in the stream."""
+    return _written(job, "submitted", Status.PENDING, at, attempt=0)
+
+
 def started_event(job: Started, at: datetime) -> bytes:
     """Tell that an attempt has begun, as it stands in the stream."""
-    return _written(job, "started", Status.RUNNING, at)
+    return _written(job, "started", Status.RUNNING, at, attempt=job.attempts)
 
 
 def settled_event(job: Started, settlement: Settlement, at: datetime) -> bytes:
     """Tell how an attempt ended, as it stands in the stream."""
     verb = "retrying" if settlement.status is Status.PENDING else settlement.status.value
-    return _written(job, verb, settlement.status, at, settlement)
+    return _written(job, verb, settlement.status, at, attempt=job.attempts, ending=settlement)
 
 
-def _written(job: Started, verb: str, status: Status, at: datetime, settlement: Settlement | None = None) -> bytes:
+def _written(
+    job: NewJob | Started,
+    verb: str,
+    status: Status,
+    at: datetime,
+    *,
+    attempt: int,
+    ending: Settlement | None = None,
+) -> bytes:
     """Write what :func:`app.live.events.dump_event` would, for every job that passes: the object costs more."""
     return orjson.dumps(
         {
@@ -79,11 +92,11 @@ def _written(job: Started, verb: str, status: Status, at: datetime, settlement: 
             "owner": job.submitted_by,
             "user_id": job.user_id,
             "status": status,
-            "attempt": job.attempts,
-            "progress": settlement.progress if settlement else 0.0,
-            "message": settlement.progress_message if settlement else None,
-            "stage": settlement.stage if settlement else None,
-            "error": settlement.error.message if settlement and settlement.error else None,
+            "attempt": attempt,
+            "progress": ending.progress if ending else 0.0,
+            "message": ending.progress_message if ending else None,
+            "stage": ending.stage if ending else None,
+            "error": ending.error.message if ending and ending.error else None,
             "at": at,
         }
     )

@@ -15,13 +15,13 @@ from pydantic import JsonValue
 
 from app.adoption import adopt
 from app.announce import (
-    event_of,
     live_offer_of,
     offer_of,
     result_of_row,
     result_of_settlement,
     settled_event,
     started_event,
+    submitted_event,
     tally_of,
     tally_of_ending,
 )
@@ -251,8 +251,7 @@ class Lifecycle:
 
         With the nonce of a ``walk``, return -1 once that walk is not the current one any more.
         """
-        entries = [Entry(id=job.id, queue=job.queue, priority=job.priority, due_ms=to_ms(job.due_at)) for job in page]
-        astray = await self._queue.astray(entries)
+        astray = await self._queue.astray([Entry(job.id, job.queue, job.priority, job.due_at) for job in page])
         rows = await self._reader.get_many(astray) if astray else {}
         offers = [live_offer_of(job) for job in rows.values() if not job.status.is_final]
         return await self._queue.ring(offers, search=True, walk=walk) if offers or walk else 0
@@ -401,8 +400,8 @@ class Lifecycle:
         task.add_done_callback(self._ringing.discard)
         await asyncio.wait([task], timeout=_RING_WAIT_S)
         failpoint("rung")
-        for job in accepted:
-            self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
+        at = utc_now()
+        self._outbox.post_all((submitted_event(job, at), None) for job in accepted)
 
     async def _ring_groups(self, groups: Sequence[Sequence[NewJob]]) -> list[None]:
         jobs = [job for group in groups for job in group]

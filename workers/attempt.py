@@ -98,7 +98,7 @@ class Attempt:
         self._is_stoppable = True
         self._is_abandoned = False
         self._context = Context(job, job_type.limits, house, self._publish, room)
-        self.task: asyncio.Task[None] | None = None  # once it runs
+        self.task: asyncio.Task[None] | None = None  # that runs it, as its worker says
 
     def stop(self, reason: StopReason) -> None:
         """Cancel the work, for this reason; the first reason counts, and a settling attempt is left alone."""
@@ -122,7 +122,6 @@ class Attempt:
 
     async def run(self) -> None:
         """Do the work, and say how it ended. Never raises for what the work does."""
-        self.task = asyncio.current_task()
         bind_job(self.job)
         outcome = await self._outcome()
         if self._is_abandoned:

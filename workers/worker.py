@@ -254,7 +254,7 @@ class Worker(ArqWorker):
         else:
             attempt = Attempt(job, job_type, work, self._house, room=self._room, on_ended=self._on_ended)
             self._attempts[job.id] = attempt
-            self._keep(attempt.run())
+            attempt.task = self._keep(attempt.run())
         if self._free_slots() <= 0:
             self._has_room.clear()
 
@@ -282,7 +282,7 @@ class Worker(ArqWorker):
 
     def _keep(self, running: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something that must outlive a helper's failure, and that the drain waits for."""
-        task = asyncio.create_task(running)
+        task = self.loop.create_task(running)
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task

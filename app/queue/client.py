@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from redis.exceptions import ResponseError
 
-from app.clock import from_ms
+from app.clock import from_ms, to_ms
 from app.log import get_log
 from app.queue import keys
 from app.queue.connect import Redis
@@ -70,14 +70,13 @@ class LetGo(NamedTuple):
     argument: str | bytes | int = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """Where a job that has not ended must stand in Redis, by its row."""
 
     id: str
     queue: str
     priority: int
-    due_ms: int
+    due_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,15 +126,15 @@ class Queue:
 
     async def astray(self, wanted: Sequence[Entry]) -> list[str]:
         """Return the ids that have no entry, run there without a lease, or wait there for longer than they must."""
-        groups: dict[str, list[Entry]] = {}
+        groups: dict[tuple[str, int], list[Entry]] = {}
         for entry in wanted:
-            self._names.add(entry.queue)
-            groups.setdefault(keys.queue(entry.queue, entry.priority), []).append(entry)
+            groups.setdefault((entry.queue, entry.priority), []).append(entry)
+        self._names.update(name for name, _ in groups)
         pipe = self.redis.pipeline(transaction=False)
         pipe.time()
-        for key, entries in groups.items():
+        for place, entries in groups.items():
             ids = [entry.id for entry in entries]
-            pipe.zmscore(key, ids)
+            pipe.zmscore(keys.queue(*place), ids)
             pipe.zmscore(keys.LEASES, ids)
         (seconds, _), *found = await self._mending(pipe.execute)
         return [
@@ -271,9 +270,9 @@ class Queue:
 def _is_astray(entry: Entry, score: float | None, lease: float | None, now_ms: int) -> bool:
     if score is None:
         return True
-    if float(score) >= keys.RUNNING_OFFSET:
+    if score >= keys.RUNNING_OFFSET:
         return lease is None
-    return float(score) > max(entry.due_ms, now_ms)
+    return score > now_ms and score > to_ms(entry.due_at)
 
 
 def _readable_id(raw: bytes) -> str | None:
