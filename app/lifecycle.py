@@ -216,9 +216,9 @@ class Lifecycle:
         Tries until the database answers: the work is done, and the fence keeps a late write harmless. The answer for
         one that no row can hold is the error that says so.
         """
-        failpoint("settling")
+        failpoint("settling", jobs=len(endings))
         answers = await self._settle_surely([settlement for _, settlement in endings])
-        failpoint("settled")
+        failpoint("settled", jobs=len(endings))
         at = utc_now()
         won = [ending for ending, answer in zip(endings, answers, strict=True) if answer is True]
         self._outbox.post_all((settled_event(*ending, at), tally_of_ending(*ending)) for ending in won)
@@ -237,7 +237,7 @@ class Lifecycle:
         for at in range(0, len(endings), MAX_BATCH):
             items = [_letting_go(*ending) for ending in endings[at : at + MAX_BATCH]]
             await self._quietly(self._queue.let_go(items))
-        failpoint("acknowledged")
+        failpoint("acknowledged", jobs=len(endings))
 
     async def stand_down(self, *lost: Started) -> None:
         """Act by the rows after losing running jobs: they were cancelled, or other claims have them."""
