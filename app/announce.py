@@ -57,18 +57,48 @@ def event_of(
     )
 
 
-def settled_event_of(job: Started, settlement: Settlement) -> Event:
-    """Tell how an attempt ended."""
+def submitted_event(job: NewJob, at: datetime) -> bytes:
+    """Tell that a job was accepted, as it stands in the stream."""
+    return _written(job, "submitted", Status.PENDING, at, attempt=0)
+
+
+def started_event(job: Started, at: datetime) -> bytes:
+    """Tell that an attempt has begun, as it stands in the stream."""
+    return _written(job, "started", Status.RUNNING, at, attempt=job.attempts)
+
+
+def settled_event(job: Started, settlement: Settlement, at: datetime) -> bytes:
+    """Tell how an attempt ended, as it stands in the stream."""
     verb = "retrying" if settlement.status is Status.PENDING else settlement.status.value
-    return event_of(
-        job,
-        f"task.{verb}",
-        settlement.status,
-        attempt=job.attempts,
-        progress=settlement.progress,
-        message=settlement.progress_message,
-        stage=settlement.stage,
-        error=settlement.error.message if settlement.error else None,
+    return _written(job, verb, settlement.status, at, attempt=job.attempts, ending=settlement)
+
+
+def _written(
+    job: NewJob | Started,
+    verb: str,
+    status: Status,
+    at: datetime,
+    *,
+    attempt: int,
+    ending: Settlement | None = None,
+) -> bytes:
+    """Write what :func:`app.live.events.dump_event` would, for every job that passes: the object costs more."""
+    return orjson.dumps(
+        {
+            "type": f"task.{verb}",
+            "job_id": job.id,
+            "kind": job.kind,
+            "queue": job.queue,
+            "owner": job.submitted_by,
+            "user_id": job.user_id,
+            "status": status,
+            "attempt": attempt,
+            "progress": ending.progress if ending else 0.0,
+            "message": ending.progress_message if ending else None,
+            "stage": ending.stage if ending else None,
+            "error": ending.error.message if ending and ending.error else None,
+            "at": at,
+        }
     )
 
 
@@ -79,6 +109,11 @@ def tally_of(
     duration_s = None if started_at is None else max(0.0, ((ended_at or utc_now()) - started_at).total_seconds())
     label = "retried" if status is Status.PENDING else status.value
     return Tally(kind=job.kind, queue=job.queue, status=label, duration_s=duration_s)
+
+
+def tally_of_ending(job: Started, settlement: Settlement) -> Tally:
+    """Count the end of an attempt."""
+    return tally_of(job, settlement.status, job.started_at, settlement.ended_at)
 
 
 def result_of_row(job: Job) -> bytes:

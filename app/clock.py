@@ -28,12 +28,15 @@ def to_ms(moment: datetime) -> int:
 
 def iso(moment: datetime) -> str:
     """Format an aware datetime as ``2026-11-22T09:30:00.000000Z``; sorts like the time it names."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse_iso(text: str) -> datetime:
     """Read what :func:`iso` wrote (any ISO-8601 with an offset) back into aware UTC."""
-    return datetime.fromisoformat(text).astimezone(UTC)
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 def new_id() -> str:

@@ -13,11 +13,11 @@ from functools import cache
 _passed: Counter[str] = Counter()  # only of the one that is armed
 
 
-def failpoint(name: str) -> None:
-    """Die here, at once and without clean-up, if the environment asks for it."""
+def failpoint(name: str, *, jobs: int = 1) -> None:
+    """Die here, at once and without clean-up, if the environment asks for it; a batch passes once for each job."""
     armed, at = _armed()
     if armed == name:
-        _passed[name] += 1
+        _passed[name] += jobs
         if _passed[name] >= at:
             os.kill(os.getpid(), signal.SIGKILL)
 

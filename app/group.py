@@ -19,12 +19,28 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+async def in_parts(flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]], items: Sequence[T]) -> list[R | Exception]:
+    """Flush items together; return the answer for each, which may be what went wrong with it.
+
+    A batch that is refused for its content is split until the culprit stands alone, so that one bad row never
+    takes its neighbours along.
+    """
+    try:
+        return list(await flush(items))
+    except REFUSALS as error:
+        if len(items) == 1:
+            return [error]
+        middle = len(items) // 2
+        return [*await in_parts(flush, items[:middle]), *await in_parts(flush, items[middle:])]
+    except Exception as error:  # an outage, or a defect: it is everybody's answer
+        return [error] * len(items)
+
+
 class GroupCommit(Generic[T, R]):
     """Collects items and hands them to ``flush`` in batches; each caller gets the answer for its own item.
 
-    ``flush`` takes up to ``limit`` items and returns as many answers in the same order. A batch that is
-    refused for its content is split until the culprit stands alone, so that one bad row never
-    takes its neighbours along.
+    ``flush`` takes up to ``limit`` items and returns as many answers in the same order; for a batch that is refused
+    see :func:`in_parts`.
     """
 
     def __init__(self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, limit: int = 500) -> None:
@@ -54,25 +70,15 @@ class GroupCommit(Generic[T, R]):
 
     async def _commit(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
-            answers = await self._flush([item for item, _ in batch])
-        except REFUSALS as error:
-            if len(batch) == 1:
-                _fail(batch, error)
-                return
-            middle = len(batch) // 2
-            await self._commit(batch[:middle])
-            await self._commit(batch[middle:])
-        except BaseException as error:
-            _fail(batch, error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
-
-
-def _fail(batch: list[tuple[T, asyncio.Future[R]]], error: BaseException) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+            answers = await in_parts(self._flush, [item for item, _ in batch])
+        except BaseException:  # the loop ends
+            for _, future in batch:
+                future.cancel()
+            raise
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)

@@ -15,13 +15,15 @@ from pydantic import JsonValue
 
 from app.adoption import adopt
 from app.announce import (
-    event_of,
     live_offer_of,
     offer_of,
     result_of_row,
     result_of_settlement,
-    settled_event_of,
+    settled_event,
+    started_event,
+    submitted_event,
     tally_of,
+    tally_of_ending,
 )
 from app.bulk import BulkLifecycle, may_retry, retry_of
 from app.clock import new_id, to_ms, utc_now
@@ -78,6 +80,9 @@ class Order:
     webhook_id: str | None = None  # of that webhook
 
 
+Ending = tuple[Started, Settlement]
+
+
 class Lifecycle:
     """Submit, cancel, retry, reprioritise | start, settle, restore. One instance a process."""
 
@@ -98,7 +103,6 @@ class Lifecycle:
         self._queue = queue
         self._outbox = outbox
         self._rings: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._ring_groups)
-        self._letting_go: GroupCommit[LetGo, bool] = GroupCommit(queue.let_go, limit=MAX_BATCH)
         self.bulk = BulkLifecycle(
             catalogue=catalogue, writer=writer, reader=reader, queue=queue, outbox=outbox, accept=self._accept
         )
@@ -200,54 +204,62 @@ class Lifecycle:
             await self.give_back(claims.claims)
             raise
         failpoint("started")
-        for job in started:
-            self._outbox.post(event_of(job, "task.started", Status.RUNNING, attempt=job.attempts))
+        at = utc_now()
+        self._outbox.post_all((started_event(job, at), None) for job in started)
         if len(started) < len(requests):
             won = {job.id for job in started}
             await self._yield([claim for claim in claims.claims if claim.id not in won], claims.now, take_aside)
         return started
 
     async def settle(self, job: Started, settlement: Settlement) -> bool:
-        """Write how an attempt ended; return whether it was still this attempt's to end.
-
-        Tries until the database answers: the work is done, and the fence keeps a late write harmless.
-        """
-        failpoint("settling")
-        won = await self._settle_surely(settlement)
-        failpoint("settled")
-        if won:
-            tally = tally_of(job, settlement.status, job.started_at, settlement.ended_at)
-            self._outbox.post(settled_event_of(job, settlement), tally)
+        """Write how an attempt ended; return whether it was still this attempt's to end. See :meth:`settle_all`."""
+        (won,) = await self.settle_all([(job, settlement)])
+        if isinstance(won, Exception):
+            raise won
         return won
+
+    async def settle_all(self, endings: Sequence[Ending]) -> list[bool | Exception]:
+        """Write how attempts ended, in one transaction; return of each whether it was still this attempt's to end.
+
+        Tries until the database answers: the work is done, and the fence keeps a late write harmless. The answer for
+        one that no row can hold is the error that says so.
+        """
+        failpoint("settling", jobs=len(endings))
+        answers = await self._settle_surely([settlement for _, settlement in endings])
+        failpoint("settled", jobs=len(endings))
+        at = utc_now()
+        won = [ending for ending, answer in zip(endings, answers, strict=True) if answer is True]
+        self._outbox.post_all((settled_event(*ending, at), tally_of_ending(*ending)) for ending in won)
+        return answers
 
     async def checkpoint(self, job: Started, state: JsonValue) -> bool:
         """Store from where a running job's next attempt goes on; return whether it still is this attempt's."""
         return await self._writer.checkpoint(job, state, now=utc_now())
 
     async def acknowledge(self, job: Started, settlement: Settlement) -> None:
-        """Let go of a settled job in Redis; whatever fails here, its lease runs out and the row decides."""
-        if settlement.status is Status.PENDING:
-            due = AT_ITS_PLACE if settlement.due_at is None else to_ms(settlement.due_at)
-            item = LetGo(id=job.id, token=job.claim, verb="wait", argument=due)
-        else:
-            item = LetGo(id=job.id, token=job.claim, verb="done", argument=result_of_settlement(job, settlement))
-        await self._quietly(self._letting_go(item))
-        failpoint("acknowledged")
+        """Let go of a settled job in Redis. See :meth:`acknowledge_all`."""
+        await self.acknowledge_all([(job, settlement)])
 
-    async def stand_down(self, job: Started) -> None:
-        """Act by the row after losing a running job: it was cancelled, or another claim has it."""
-        claim = Claim(
-            id=job.id, queue_key=keys.queue(job.queue, job.priority), token=job.claim, dead=None, is_aborted=False
-        )
-        await self._yield([claim], utc_now())
+    async def acknowledge_all(self, endings: Sequence[Ending]) -> None:
+        """Let go of settled jobs in Redis; whatever fails here, their leases run out and the rows decide."""
+        for at in range(0, len(endings), MAX_BATCH):
+            items = [_letting_go(*ending) for ending in endings[at : at + MAX_BATCH]]
+            await self._quietly(self._queue.let_go(items))
+        failpoint("acknowledged", jobs=len(endings))
+
+    async def stand_down(self, *lost: Started) -> None:
+        """Act by the rows after losing running jobs: they were cancelled, or other claims have them."""
+        claims = [
+            Claim(id=job.id, queue_key=_queue_key(job), token=job.claim, dead=None, is_aborted=False) for job in lost
+        ]
+        await self._yield(claims, utc_now())
 
     async def restore(self, page: Sequence[LiveJob], *, walk: str = "") -> int:
         """Put back into Redis what it lacks of these jobs; return how many that were.
 
         With the nonce of a ``walk``, return -1 once that walk is not the current one any more.
         """
-        entries = [Entry(id=job.id, queue=job.queue, priority=job.priority, due_ms=to_ms(job.due_at)) for job in page]
-        astray = await self._queue.astray(entries)
+        astray = await self._queue.astray([Entry(job.id, job.queue, job.priority, job.due_at) for job in page])
         rows = await self._reader.get_many(astray) if astray else {}
         offers = [live_offer_of(job) for job in rows.values() if not job.status.is_final]
         return await self._queue.ring(offers, search=True, walk=walk) if offers or walk else 0
@@ -273,15 +285,16 @@ class Lifecycle:
         """Finish what is on its way to Redis."""
         if self._ringing:
             await asyncio.wait(self._ringing, timeout=2)
-        await self._letting_go.close()
 
-    async def _settle_surely(self, settlement: Settlement) -> bool:
-        while True:
-            try:
-                return await self._writer.settle(settlement)
-            except Unavailable as error:
-                log.warning("settle_delayed", job_id=settlement.id, reason=str(error))
-                await asyncio.sleep(_SETTLE_PAUSE_S)
+    async def _settle_surely(self, settlements: Sequence[Settlement]) -> list[bool | Exception]:
+        answers = await self._writer.settle_all(settlements)
+        while late := [at for at, answer in enumerate(answers) if isinstance(answer, Unavailable)]:
+            log.warning("settle_delayed", count=len(late), reason=str(answers[late[0]]))
+            await asyncio.sleep(_SETTLE_PAUSE_S)
+            again = await self._writer.settle_all([settlements[at] for at in late])
+            for at, answer in zip(late, again, strict=True):
+                answers[at] = answer
+        return answers
 
     # --- the loser acts by the row ------------------------------------------------------------
 
@@ -392,8 +405,8 @@ class Lifecycle:
         failpoint("accepted")
         await asyncio.wait([self._ring(accepted)], timeout=_RING_WAIT_S)
         failpoint("rung")
-        for job in accepted:
-            self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
+        at = utc_now()
+        self._outbox.post_all((submitted_event(job, at), None) for job in accepted)
 
     def _ring(self, accepted: Sequence[NewJob]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._quietly(self._rings(accepted)))
@@ -425,6 +438,16 @@ class Lifecycle:
         if job is None:
             return NotFound()
         return Conflict(f"The task is {job.status} and can no longer be {verb}.", status=job.status)
+
+
+def _queue_key(job: Started) -> str:
+    return keys.queue(job.queue, job.priority)
+
+
+def _letting_go(job: Started, settlement: Settlement) -> LetGo:
+    if settlement.status is not Status.PENDING:
+        return LetGo(job.id, job.claim, "done", result_of_settlement(job, settlement))
+    return LetGo(job.id, job.claim, "wait", AT_ITS_PLACE if settlement.due_at is None else to_ms(settlement.due_at))
 
 
 def _mentions(order: Order) -> Iterator[Mention]:

@@ -8,13 +8,35 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, cast
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol, cast
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 # Without the frames' local variables, which hold whatever secret was being handled.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
+class Named(Protocol):
+    """A job that log lines can name."""
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a log line says of it."""
+
+
+_job: ContextVar[Named | None] = ContextVar("job", default=None)
+
+
+def bind_job(job: Named) -> None:
+    """Name the job in every line that is logged in this task from now on; costs next to nothing until one is."""
+    _job.set(job)
+
+
+def _name_job(_logger: object, _method: str, event: EventDict) -> EventDict:
+    job = _job.get()
+    return event if job is None else {**job.names, **event}
 
 
 def configure_logging(level: str = "INFO", style: Literal["auto", "json", "console"] = "auto") -> None:
@@ -22,6 +44,7 @@ def configure_logging(level: str = "INFO", style: Literal["auto", "json", "conso
     is_console = style == "console" or (style == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _name_job,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -1,13 +1,11 @@
-"""One run of one job, as a straight line: run → outcome → settle → acknowledge. It ends in one match."""
+"""One run of one job, as a straight line: run → outcome → settlement, which :mod:`workers.closer` writes."""
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import timedelta
 from enum import Enum, auto
-from typing import Any, assert_never
-
-from structlog.contextvars import bind_contextvars
+from typing import assert_never
 
 from app.announce import event_of
 from app.clock import utc_now
@@ -18,7 +16,7 @@ from app.jobs.catalogue import AnyJobType
 from app.jobs.status import Status
 from app.lifecycle import Lifecycle
 from app.live.progress import Progress
-from app.log import get_log
+from app.log import bind_job, get_log
 from workers.context import Context
 from workers.families import Work
 from workers.outcome import Completed, Failed, Lost, Outcome, Released, completed, failed, timed_out
@@ -74,7 +72,10 @@ def _refusal(job: Started) -> Settlement:
 
 
 class Attempt:
-    """One run of a job that this worker has started. ``on_settled`` is called once the slot is free."""
+    """One run of a job that this worker has started.
+
+    ``on_ended`` is called once its work is done, with what is to be written; None if the job is not its own any more.
+    """
 
     def __init__(
         self,
@@ -84,25 +85,25 @@ class Attempt:
         house: Installation,
         *,
         room: Room,
-        on_settled: Callable[["Attempt", Outcome], None],
+        on_ended: Callable[["Attempt", Settlement | None], None],
     ) -> None:
         self.job = job
         self.job_type = job_type
         self.hard_limit_at = time.monotonic() + job_type.limits.hard_s
         self._work = work
         self._house = house
-        self._on_settled = on_settled
-        self._stop_reason: StopReason | None = None
+        self._on_ended = on_ended
+        self.stop_reason: StopReason | None = None
         self._stopped_at: float | None = None
         self._is_stoppable = True
         self._is_abandoned = False
         self._context = Context(job, job_type.limits, house, self._publish, room)
-        self.task: asyncio.Task[None] | None = None  # once it runs
+        self.task: asyncio.Task[None] | None = None  # that runs it, as its worker says
 
     def stop(self, reason: StopReason) -> None:
         """Cancel the work, for this reason; the first reason counts, and a settling attempt is left alone."""
-        if self._is_stoppable and self._stop_reason is None and self.task is not None:
-            self._stop_reason, self._stopped_at = reason, time.monotonic()
+        if self._is_stoppable and self.stop_reason is None and self.task is not None:
+            self.stop_reason, self._stopped_at = reason, time.monotonic()
             self.task.cancel()
 
     @property
@@ -112,40 +113,22 @@ class Attempt:
             self._is_stoppable and self._stopped_at is not None and time.monotonic() - self._stopped_at >= _PATIENCE_S
         )
 
-    def abandon(self) -> Coroutine[Any, Any, None]:
-        """Leave stubborn work to itself: what it does from now on is ignored. Returns what ends the attempt."""
+    def abandon(self) -> None:
+        """End the attempt without its stubborn work: what that does from now on is ignored."""
         self._is_stoppable, self._is_abandoned = False, True
         self._context.close()
-        log.warning("attempt_abandoned", job_id=self.job.id, kind=self.job.kind, reason=str(self._stop_reason))
-        return self._end(self._verdict(Lost()))
+        log.warning("attempt_abandoned", job_id=self.job.id, kind=self.job.kind, reason=str(self.stop_reason))
+        self._on_ended(self, self._settlement(self._verdict(Lost())))
 
     async def run(self) -> None:
-        """Carry the attempt through to its end. Never raises for what the work does."""
-        self.task = asyncio.current_task()
-        bind_contextvars(job_id=self.job.id, kind=self.job.kind, attempt=self.job.attempts, queue=self.job.queue)
+        """Do the work, and say how it ended. Never raises for what the work does."""
+        bind_job(self.job)
         outcome = await self._outcome()
         if self._is_abandoned:
             return
-        self._absorb_cancellation()
-        self._context.close()
-        await self._end(outcome)
-
-    async def _end(self, outcome: Outcome) -> None:
-        settlement = self._settlement(outcome)
-        if settlement is None or not await self._house.lifecycle.settle(self.job, settlement):
-            self._on_settled(self, Lost())
-            log.info("job_given_up", reason=str(self._stop_reason))
-            await self._house.lifecycle.stand_down(self.job)
-            return
-        self._on_settled(self, outcome)
-        log.info("job_settled", outcome=settlement.outcome, status=settlement.status.value)
-        await self._house.lifecycle.acknowledge(self.job, settlement)
-
-    def _absorb_cancellation(self) -> None:
-        """Take the stop as done: a timeout in what follows would otherwise mistake it for its own."""
         self._is_stoppable = False
-        while self.task is not None and self.task.cancelling():
-            self.task.uncancel()
+        self._context.close()
+        self._on_ended(self, self._settlement(outcome))
 
     async def _outcome(self) -> Outcome:
         if self.job.interruptions >= MAX_INTERRUPTIONS:
@@ -162,7 +145,7 @@ class Attempt:
 
     def _verdict(self, outcome: Outcome) -> Outcome:
         """Say how the attempt ended, given how its work did and why it was told to stop."""
-        match self._stop_reason:
+        match self.stop_reason:
             case StopReason.CANCELLED | StopReason.LOST:
                 return Lost()
             case StopReason.TIMEOUT:

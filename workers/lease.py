@@ -5,7 +5,7 @@ GIL itself for longer than a lease belongs into a process.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
@@ -13,6 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from app.log import get_log
+from app.queue.client import Claim
 from app.queue.scripts import script_text
 
 log = get_log()
@@ -62,6 +63,16 @@ class LeaseKeeper(threading.Thread):
         with self._lock:
             good_until = asked_at + self._lease_s
             self._held[job_id, token] = Held(job_id=job_id, queue_key=queue_key, token=token, good_until=good_until)
+
+    def hold_all(self, claims: Iterable[Claim], *, asked_at: float) -> None:
+        """Renew the leases of these jobs from now on; see :meth:`hold`."""
+        good_until = asked_at + self._lease_s
+        fresh = {
+            (one.id, one.token): Held(job_id=one.id, queue_key=one.queue_key, token=one.token, good_until=good_until)
+            for one in claims
+        }
+        with self._lock:
+            self._held.update(fresh)
 
     def drop(self, job_id: str, token: str) -> None:
         """Stop renewing this job's lease."""

@@ -130,9 +130,9 @@ class Sweep:
 
     async def _has_turn(self) -> bool:
         redis = self._house.redis
-        if await redis.set(keys.SWEEPER, self._worker_id, nx=True, ex=_LOCK_S):
-            return True
         holder = await redis.get(keys.SWEEPER)
+        if holder is None:
+            return bool(await redis.set(keys.SWEEPER, self._worker_id, nx=True, ex=_LOCK_S))
         if holder != self._worker_id.encode():
             if await redis.ttl(keys.SWEEPER) == -1:  # none of us leaves a lock that never ends
                 await redis.expire(keys.SWEEPER, _LOCK_S)

@@ -10,10 +10,10 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from arq.cron import CronJob
 from arq.worker import Worker as ArqWorker
@@ -21,24 +21,25 @@ from arq.worker import func
 from redis.exceptions import ResponseError
 
 from app.clock import new_id, utc_now
-from app.errors import Conflict, NotFound, Unavailable
-from app.history.writer import Started
+from app.errors import Conflict, NotFound
+from app.history.writer import Settlement, Started
 from app.installation import Installation
 from app.live.control import orders
 from app.live.workers import Heartbeat
 from app.log import get_log
 from app.queue.client import Claims
-from app.queue.connect import OUTAGES
 from app.queue.doorbell import Doorbell
 from workers.attempt import Attempt, StopReason, refuse
+from workers.closer import Closer
 from workers.cron import Ticker
 from workers.doubt import Doubts
 from workers.families import Work
 from workers.lease import LeaseKeeper
 from workers.limits import LimitKeeper
-from workers.outcome import Completed, Failed, Outcome
 from workers.pulse import Pulse
 from workers.room import Room
+from workers.running import Running
+from workers.steady import ANY_OUTAGE, OUTAGE_PAUSE_S, dismiss, steadily
 from workers.suspects import Suspects
 from workers.sweep import Sweep
 
@@ -49,10 +50,7 @@ IDLE_POLL_S = 5.0  # behind the doorbell, which wakes an idle worker at once
 _BURST_POLL_S = 0.1  # others may still run what would come back
 _WATCH_S = 0.25  # how often running attempts are held against their limits
 _REREAD_S = 5.0  # how often the rows of running attempts are read again
-_OUTAGE_PAUSE_S = 0.5
 _SETTLE_LIMIT_S = 10.0  # for released jobs to be written at shutdown; after that their leases run out
-
-_OUTAGES = (Unavailable, *OUTAGES)
 
 T = TypeVar("T")
 
@@ -113,7 +111,8 @@ class Worker(ArqWorker):
         self._pulse = Pulse(installation.redis, self.id, self._heartbeat)
         self._room = Room(installation.settings.worker_children)
         self.limits = LimitKeeper(self._room, at_most=self.max_stubborn)
-        self._running: set[asyncio.Task[None]] = set()  # the attempts, and what only acknowledges
+        self._running = Running(self._free_broken)  # the attempts, and what closes them
+        self._closer = Closer(installation.lifecycle, keep=self._running.keep, on_closed=self._on_closed)
         self._claim_number = 0
         self._is_stopping = self._is_draining = False
         self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
@@ -133,12 +132,13 @@ class Worker(ArqWorker):
         log.info("worker_started", worker_id=self.id, queues=self.queues, slots=self.max_jobs)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._steadily(name, helper)) for name, helper in self._helpers().items()]
+                mend, helpers = self._house.queue.mend, self._helpers().items()
+                tasks = [group.create_task(steadily(name, helper, mend=mend)) for name, helper in helpers]
                 try:
                     await self._serve()
                 finally:
                     await self._finish()
-                    await _dismiss(tasks)
+                    await dismiss(tasks)
         finally:
             await asyncio.to_thread(self._keeper.stop)
             await self._pulse.stop()
@@ -203,7 +203,7 @@ class Worker(ArqWorker):
 
     async def _take(self) -> float:
         """Fill the free slots; return after how many seconds it is worth trying again, 0 for at once."""
-        free = self.max_jobs - len(self._attempts)
+        free = self._free_slots()
         if free <= 0:
             return IDLE_POLL_S
         self._claim_number += 1
@@ -217,17 +217,21 @@ class Worker(ArqWorker):
             if self._is_stopping:
                 await self._house.lifecycle.give_back(fresh.claims)
             elif fresh.claims:
-                for claim in fresh.claims:
-                    self._keeper.hold(claim.id, claim.queue_key, token, asked_at=asked_at)
+                self._keeper.hold_all(fresh.claims, asked_at=asked_at)
                 await self._start(fresh)
-        except (*_OUTAGES, ResponseError) as error:
+        except (*ANY_OUTAGE, ResponseError) as error:
             log.warning("claiming_interrupted", reason=str(error))
-            await asyncio.sleep(_OUTAGE_PAUSE_S)
-            return _OUTAGE_PAUSE_S
+            await asyncio.sleep(OUTAGE_PAUSE_S)
+            return OUTAGE_PAUSE_S
         if claims.has_more:
-            return 0.0 if len(self._attempts) < self.max_jobs else IDLE_POLL_S
+            return 0.0 if self._free_slots() > 0 else IDLE_POLL_S
         due_s = IDLE_POLL_S if claims.next_due is None else claims.next_due.total_seconds()
         return min(IDLE_POLL_S, max(due_s, 0.001))
+
+    def _free_slots(self) -> int:
+        """How many jobs may be claimed: an attempt whose work is done holds no slot, unless too many wait to settle."""
+        at_work = len(self._attempts) - self._closer.count
+        return self.max_jobs - max(at_work, self._closer.count)
 
     async def _start(self, claims: Claims) -> None:
         started: list[Started] = []
@@ -245,45 +249,46 @@ class Worker(ArqWorker):
         job_type, work = self._house.catalogue.get(job.kind), self._work.get(job.kind)
         if job_type is None or work is None:
             self._keeper.drop(job.id, job.claim)
-            self._keep(refuse(job, self._house.lifecycle))
+            self._running.keep(refuse(job, self._house.lifecycle))
         else:
-            attempt = Attempt(job, job_type, work, self._house, room=self._room, on_settled=self._on_settled)
+            attempt = Attempt(job, job_type, work, self._house, room=self._room, on_ended=self._on_ended)
             self._attempts[job.id] = attempt
-            self._keep(attempt.run()).add_done_callback(lambda _: self._free(attempt))
-        if len(self._attempts) >= self.max_jobs:
+            attempt.task = self._running.keep(attempt.run())
+        if self._free_slots() <= 0:
             self._has_room.clear()
 
-    def _on_settled(self, attempt: Attempt, outcome: Outcome) -> None:
-        self.jobs_complete += isinstance(outcome, Completed)
-        self.jobs_failed += isinstance(outcome, Failed)
+    def _on_ended(self, attempt: Attempt, settlement: Settlement | None) -> None:
+        self._closer.close(attempt, settlement)
+        self._tell_of_room()
+
+    def _on_closed(self, attempt: Attempt, settlement: Settlement | None) -> None:
+        if settlement is not None:
+            self.jobs_complete += settlement.outcome == "completed"
+            self.jobs_failed += settlement.outcome == "failed"
         self._free(attempt)
 
     def _free(self, attempt: Attempt) -> None:
-        """Give a slot back: when the attempt is settled, or at the latest when its task ends, however it ends."""
+        """Forget an attempt: when it is settled, or when its task ends in another way."""
         if self._attempts.get(attempt.job.id) is attempt:  # and not the next one, while this one would not end
             del self._attempts[attempt.job.id]
             self._keeper.drop(attempt.job.id, attempt.job.claim)
+            self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        if self._free_slots() > 0:
             self._has_room.set()
             self._wake.set()
 
-    def _keep(self, running: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something that must outlive a helper's failure, and that the drain waits for."""
-        task = asyncio.create_task(running)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if task.cancelled() or task.exception() is not None:
-            log.error("attempt_broke", exc_info=None if task.cancelled() else task.exception())
+    def _free_broken(self, task: asyncio.Task[None]) -> None:
+        log.error("attempt_broke", exc_info=None if task.cancelled() else task.exception())
+        for attempt in [one for one in self._attempts.values() if one.task is task]:
+            self._free(attempt)
 
     async def _finish(self) -> None:
         self._suspects.hang_up()
         await self._let_finish()
         self._stop_attempts(list(self._attempts), StopReason.SHUTDOWN)
-        if self._running:
-            await asyncio.wait(self._running, timeout=_SETTLE_LIMIT_S)
+        await self._running.until_idle(_SETTLE_LIMIT_S)
         await self._suspects.gone(within_s=_SETTLE_LIMIT_S)
         log.info("worker_stopped", worker_id=self.id, completed=self.jobs_complete, failed=self.jobs_failed)
 
@@ -291,8 +296,7 @@ class Worker(ArqWorker):
         """Wait for what runs: to its end in a drain, for the grace period from a signal on."""
         while self._is_draining and self._running and not self._is_told_to_stop.is_set():  # noqa: ASYNC110  # two things
             await asyncio.sleep(_WATCH_S)
-        if self._running:
-            await asyncio.wait(self._running, timeout=self._house.settings.worker_grace_s)
+        await self._running.until_idle(self._house.settings.worker_grace_s)
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -306,18 +310,6 @@ class Worker(ArqWorker):
         return not any(queue.ready or queue.running for queue in stats)
 
     # --- helpers, each for ever -----------------------------------------------------------------
-
-    async def _steadily(self, name: str, helper: Callable[[], Awaitable[None]]) -> None:
-        is_corrupt = False
-        while True:
-            try:
-                if is_corrupt:  # something that is not ours stands under a key of ours, perhaps
-                    await self._house.queue.mend()
-                return await helper()
-            except (*_OUTAGES, ResponseError) as error:
-                is_corrupt = isinstance(error, ResponseError)
-                log.warning("helper_interrupted", helper=name, reason=str(error))
-                await asyncio.sleep(_OUTAGE_PAUSE_S)
 
     async def _listen_to_bells(self) -> None:
         while True:
@@ -341,8 +333,8 @@ class Worker(ArqWorker):
         while True:
             await asyncio.sleep(_WATCH_S)
             for attempt, task in self.limits.abandoned(self._attempts.values()):
-                self._running.discard(task)
-                self._keep(attempt.abandon())
+                self._running.leave(task)
+                attempt.abandon()
             if self.limits.has_too_many:
                 self.drain()
 
@@ -376,12 +368,12 @@ class Worker(ArqWorker):
 
     def _cancel_aborted(self, ids: Sequence[str]) -> None:
         for job_id in ids:
-            self._keep(self._cancel(job_id))
+            self._running.keep(self._cancel(job_id))
 
     async def _cancel(self, job_id: str) -> None:
         try:
             await self._house.lifecycle.cancel(job_id)
-        except (NotFound, Conflict, *_OUTAGES) as error:
+        except (NotFound, Conflict, *ANY_OUTAGE) as error:
             log.info("abort_not_done", job_id=job_id, reason=str(error))
 
     def _from_thread(self, call: Callable[[Sequence[T]], None]) -> Callable[[Sequence[T]], None]:
@@ -405,12 +397,3 @@ class Worker(ArqWorker):
             started_at=self._started_at,
             last_heartbeat=utc_now(),
         )
-
-
-async def _dismiss(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel helpers until they are gone: redis-py loses a cancellation that comes just as a send completes."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.2)

@@ -4,7 +4,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -56,8 +56,7 @@ class JobPage:
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveJob:
+class LiveJob(NamedTuple):
     """Where in Redis a job that has not ended must be found."""
 
     id: str
@@ -141,13 +140,12 @@ class Reader:
 
     async def live_page(self, *, before: str | None, limit: int = 1000) -> list[LiveJob]:
         """Return jobs that have not ended, youngest id first, below the id ``before``."""
-        columns = [jobs.c[name].label(name) for name in LiveJob.__dataclass_fields__]
+        columns = [jobs.c[name].label(name) for name in LiveJob._fields]
         query = sa.select(*columns).where(_LIVE).order_by(jobs.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(jobs.c.id < before)
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        return [LiveJob(**row) for row in rows]
+            return [LiveJob._make(row) for row in await connection.execute(query)]
 
     async def live_among(self, ids: Sequence[str]) -> set[str]:
         """Return which of these jobs (at most 1,000) have not ended."""

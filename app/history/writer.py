@@ -8,18 +8,20 @@ again after a lost reply: a second time changes nothing.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 import sqlalchemy as sa
-from sqlalchemy import RowMapping
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.database import Database, Json, Rows, UtcTime
-from app.group import GroupCommit
+from app.clock import parse_iso
+from app.database import Database, Json, UtcTime
+from app.group import GroupCommit, in_parts
 from app.history.bulk import Bulk
 from app.history.deliveries import NewDelivery, Offer, accept_delivery, insert_deliveries, offer_nobody
 from app.history.receipts import Accepted, Receipt, accept_once
 from app.history.rows import Failure, Job, NewJob, insertable, job_from
+from app.history.statements import Statements
 from app.history.tables import checkpoints, jobs, schedules
 from app.jobs.status import Status
 
@@ -28,8 +30,7 @@ _INSERT_ROWS = 1000  # a longer write would hold SQLite's only writer for too lo
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartRequest:
+class StartRequest(NamedTuple):
     """Ask to start one claimed job. ``dead`` is the claim that Redis reports as lost, if any."""
 
     id: str
@@ -37,9 +38,8 @@ class StartRequest:
     dead: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """A job that may run now, fenced by ``(id, attempts, claim)``."""
+class Started(NamedTuple):
+    """A job that may run now, fenced by ``(id, attempts, claim)``; a tuple, since every job makes one of its row."""
 
     id: str
     kind: str
@@ -48,14 +48,19 @@ class Started:
     params: dict[str, Any]
     user_id: str | None
     submitted_by: str
-    claim: str
     attempts: int
     failures: int
     interruptions: int
     max_retries: int
     created_at: datetime
     due_at: datetime
+    claim: str
     started_at: datetime
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a log line says of it."""
+        return {"job_id": self.id, "kind": self.kind, "attempt": self.attempts, "queue": self.queue}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +99,8 @@ class Writer:
         self._database = database
         self.bulk = Bulk(database)
         self._offer: Offer = offer_nobody
-        self._sql = _Statements(database.dialect)
+        self._sql = Statements(database.dialect)
         self._accepts: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._insert)
-        self._settles: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
 
     def hand_on(self, offer: Offer) -> None:
         """Ring the jobs that tell webhooks of ends by ``offer``, from the commit of those ends on."""
@@ -135,27 +139,34 @@ class Writer:
         ``now`` is Redis time, as the claim reported it: due and expiry are never judged by a worker's clock.
         Where other jobs run too (``in_company``), a job that has to run alone is not started.
         """
-        batch = [(request.id, request.claim, request.dead) for request in requests]
-        values = self._sql.claims.values(self._database.dialect, batch) | {
+        values = self._sql.claims.values(self._database.dialect, [tuple(request) for request in requests]) | {
             "now": now,
             "worker": worker_id,
             "alone": ALONE_AT if in_company else -1,
         }
 
-        def change(connection: sa.Connection) -> dict[str, RowMapping]:
+        def change(connection: sa.Connection) -> Sequence[Sequence[Any]]:
             self._lock(connection, [request.id for request in requests])
             if any(request.dead for request in requests):
                 connection.execute(self._sql.interrupted, values)
-            return {row["id"]: row for row in connection.execute(self._sql.start, values).mappings()}
+            return self._sql.start_all(connection, values)
 
-        won = await self._database.transact(change)
-        return [
-            Started(**won[request.id], claim=request.claim, started_at=now) for request in requests if request.id in won
-        ]
+        won = {row[0]: row for row in await self._database.transact(change)}
+        return [_started(won[request.id], request.claim, now) for request in requests if request.id in won]
 
     async def settle(self, settlement: Settlement) -> bool:
         """Write how an attempt ended; return whether it still was this attempt's to end."""
-        return await self._settles(settlement)
+        (won,) = await self.settle_all([settlement])
+        if isinstance(won, Exception):
+            raise won
+        return won
+
+    async def settle_all(self, settlements: Sequence[Settlement]) -> list[bool | Exception]:
+        """Write how attempts ended, in one transaction; return of each whether it still was this attempt's to end.
+
+        The answer for one that was not written is what went wrong: a bad one never takes its neighbours along.
+        """
+        return await in_parts(self._settle, settlements)
 
     async def checkpoint(self, job: Started, state: Any, *, now: datetime) -> bool:
         """Store from where the next attempt goes on; return whether the job still is this attempt's.
@@ -219,7 +230,6 @@ class Writer:
     async def close(self) -> None:
         """Commit what is still on its way."""
         await self._accepts.close()
-        await self._settles.close()
 
     async def _change(self, *guard: sa.ColumnElement[bool], **values: Any) -> Job | None:
         statement = sa.update(jobs).where(*guard).values(values).returning(*_JOB_COLUMNS)
@@ -246,16 +256,20 @@ class Writer:
         return [None] * len(groups)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        values = self._sql.endings.values(self._database.dialect, [_ending(s) for s in settlements])
-        noted = [_ending(s) for s in settlements if not s.is_plain]
+        completed = self._completions([s for s in settlements if s.status is Status.COMPLETED])
+        others = self._endings([s for s in settlements if s.status is not Status.COMPLETED])
+        noted = self._endings([s for s in settlements if not s.is_plain])
 
         def change(connection: sa.Connection) -> tuple[set[str], list[NewJob]]:
-            self._lock(connection, [settlement.id for settlement in settlements])
+            ids = [settlement.id for settlement in settlements]
+            self._lock(connection, ids)
             if noted:  # before the update, while the guard still finds the row running
-                connection.execute(self._sql.note, self._sql.endings.values(self._database.dialect, noted))
-            won = set(connection.execute(self._sql.settle, values).scalars())
-            if len(won) < len(settlements):  # perhaps committed before, and the reply was lost
-                won |= set(connection.execute(self._sql.settled, values).scalars())
+                connection.execute(self._sql.note, noted)
+            written = connection.execute(self._sql.complete, completed).rowcount if completed else 0
+            written += connection.execute(self._sql.settle, others).rowcount if others else 0
+            won = set(ids)
+            if written < len(ids):  # some perhaps committed before, and the reply was lost
+                won = set(connection.execute(self._sql.settled, self._endings(settlements)).scalars())
             if ended := [s.id for s in settlements if s.drops_checkpoint and s.id in won]:
                 connection.execute(_drop_checkpoints(ended))
             told = insert_deliveries(connection, [s.id for s in settlements if s.status.is_final and s.id in won])
@@ -265,114 +279,18 @@ class Writer:
         self._offer(told)
         return [settlement.id in won for settlement in settlements]
 
+    def _completions(self, settlements: Sequence[Settlement]) -> dict[str, Any]:
+        rows = [(s.id, s.attempts, s.claim, s.ended_at, s.result, s.progress_message, s.stage) for s in settlements]
+        return self._sql.completions.values(self._database.dialect, rows) if rows else {}
+
+    def _endings(self, settlements: Sequence[Settlement]) -> dict[str, Any]:
+        rows = [_ending(settlement) for settlement in settlements]
+        return self._sql.endings.values(self._database.dialect, rows) if rows else {}
+
     def _lock(self, connection: sa.Connection, ids: Iterable[str]) -> None:
         """Lock the rows in one order, so that batches of several workers never deadlock on PostgreSQL."""
         if self._database.dialect == "postgresql":
             connection.execute(self._sql.lock, {"ids": sorted(ids)})
-
-
-class _Statements:
-    """The batch statements for one dialect. Batch columns are called ``row_…`` to tell them from the table's."""
-
-    def __init__(self, dialect: str) -> None:
-        self.claims = Rows(row_id="text", row_claim="text", row_dead="text")
-        self.endings = Rows(
-            row_id="text",
-            row_attempts="integer",
-            row_claim="text",
-            row_status="text",
-            row_outcome="text",
-            row_ended_at="timestamptz",
-            row_due_at="timestamptz",
-            row_result="text",
-            row_error_code="text",
-            row_error_type="text",
-            row_error_message="text",
-            row_error_traceback="text",
-            row_is_retryable="boolean",
-            row_progress="double precision",
-            row_progress_message="text",
-            row_stage="text",
-        )
-        claims, endings = self.claims.sql(dialect), self.endings.sql(dialect)
-        self.lock = sa.text(
-            "SELECT 1 FROM background_tasks WHERE task_id = ANY(CAST(:ids AS text[])) ORDER BY task_id FOR UPDATE"
-        )
-        self.interrupted = _timed(_INTERRUPTED.format(rows=claims))
-        self.start = _timed(_START.format(rows=claims, returning=_RETURNING)).columns(
-            *(jobs.c[name].label(name) for name in _STARTED),
-            params=Json,
-            created_at=UtcTime,
-            due_at=UtcTime,
-        )
-        self.note = sa.text(_NOTE.format(rows=endings))
-        self.settle = sa.text(_SETTLE.format(rows=endings))
-        self.settled = sa.text(_SETTLED.format(rows=endings))
-
-
-_STARTED = tuple(name for name in Started.__dataclass_fields__ if name not in {"claim", "started_at"})
-_RETURNING = ", ".join(f"{jobs.c[name].name} AS {name}" for name in _STARTED)
-
-_INTERRUPTED = """
-INSERT INTO task_attempts (task_id, attempt, outcome, worker_id, started_at, ended_at,
-                           error_code, error_type, error_message)
-SELECT task_id, attempts, 'interrupted', worker_id, started_at, :now, 'worker_lost', 'WorkerLost',
-       'The worker stopped renewing its lease.'
-FROM background_tasks JOIN {rows} ON task_id = row_id
-WHERE status = 'running' AND claim = row_dead
-ON CONFLICT DO NOTHING
-"""
-
-_START = """
-UPDATE background_tasks SET
-    attempts = attempts + CASE WHEN status = 'running' AND claim = row_claim THEN 0 ELSE 1 END,
-    interruptions = interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END,
-    status = 'running', claim = row_claim, worker_id = :worker, started_at = :now,
-    progress = 0, progress_message = NULL, stage = NULL
-FROM {rows}
-WHERE task_id = row_id AND (
-    (status = 'pending' AND due_at <= :now AND (expires_at IS NULL OR expires_at > :now))
-    OR (status = 'running' AND claim IN (row_dead, row_claim)))
-    AND interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END <> :alone
-RETURNING {returning}
-"""
-
-_FENCE = "task_id = row_id AND status = 'running' AND attempts = row_attempts AND claim = row_claim"
-
-_NOTE = f"""
-INSERT INTO task_attempts (task_id, attempt, outcome, worker_id, started_at, ended_at,
-                           error_code, error_type, error_message, error_traceback)
-SELECT task_id, attempts, row_outcome, worker_id, started_at, row_ended_at,
-       row_error_code, row_error_type, row_error_message, row_error_traceback
-FROM background_tasks JOIN {{rows}} ON {_FENCE}
-WHERE true
-ON CONFLICT DO NOTHING
-"""  # noqa: S608  # constants of this module
-
-_SETTLE = f"""
-UPDATE background_tasks SET
-    status = row_status,
-    completed_at = CASE WHEN row_status = 'pending' THEN NULL ELSE row_ended_at END,
-    due_at = COALESCE(row_due_at, due_at),
-    failures = failures + CASE WHEN row_outcome = 'failed' THEN 1 ELSE 0 END,
-    releases = releases + CASE WHEN row_outcome = 'released' THEN 1 ELSE 0 END,
-    progress = row_progress, progress_message = row_progress_message, stage = row_stage, result = row_result,
-    error_code = row_error_code, error_type = row_error_type, error_message = row_error_message,
-    error_traceback = row_error_traceback, is_retryable = row_is_retryable
-FROM {{rows}}
-WHERE {_FENCE}
-RETURNING task_id
-"""  # noqa: S608  # constants of this module
-
-_SETTLED = """
-SELECT task_id FROM background_tasks JOIN {rows}
-ON task_id = row_id AND status = row_status AND attempts = row_attempts AND claim = row_claim
-WHERE status <> 'running'
-"""
-
-
-def _timed(text: str) -> sa.TextClause:
-    return sa.text(text).bindparams(sa.bindparam("now", type_=UtcTime))
 
 
 def _drop_checkpoints(ids: Sequence[str]) -> sa.Delete:
@@ -387,6 +305,17 @@ def _error_columns(failure: Failure) -> dict[str, Any]:
         "error_traceback": failure.traceback,
         "is_retryable": failure.is_retryable,
     }
+
+
+def _started(row: Sequence[Any], claim: str, now: datetime) -> Started:
+    (*plain, created_at, due_at), params = row, row[_PARAMS]
+    plain[_PARAMS] = orjson.loads(params)
+    if isinstance(created_at, str):
+        created_at, due_at = parse_iso(created_at), parse_iso(due_at)
+    return Started._make((*plain, created_at, due_at, claim, now))
+
+
+_PARAMS = Started._fields.index("params")
 
 
 def _ending(settlement: Settlement) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ dropped: a follower learns the end of a job from its row.
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 from redis.exceptions import ResponseError
 
@@ -24,6 +25,8 @@ _MAX_WAITING = 20_000
 _BATCH = 500
 _PAUSE_S = 0.5
 
+Post = tuple[Event | bytes | None, Tally | None]  # an event may come as it stands in the stream
+
 
 class Outbox:
     """The publishing half of ``app.live``. One instance a process."""
@@ -31,12 +34,16 @@ class Outbox:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._publish = redis.register_script(script_text("publish"))
-        self._waiting: deque[tuple[Event | None, Tally | None]] = deque(maxlen=_MAX_WAITING)
+        self._waiting: deque[Post] = deque(maxlen=_MAX_WAITING)
         self._writer: asyncio.Task[None] | None = None  # shared by all posters, who must not wait for it
 
     def post(self, event: Event | None = None, tally: Tally | None = None) -> None:
         """Publish an event, count an end, or both, soon."""
-        self._waiting.append((event, tally))
+        self.post_all([(event, tally)])
+
+    def post_all(self, posts: Iterable[Post]) -> None:
+        """Publish and count many, in order, soon."""
+        self._waiting.extend(posts)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
 
@@ -61,12 +68,13 @@ class Outbox:
                 else:
                     log.error("events_lost", count=len(batch), reason=str(error))
 
-    async def _write(self, batch: list[tuple[Event | None, Tally | None]]) -> None:
+    async def _write(self, batch: list[Post]) -> None:
         events = [event for event, _ in batch if event is not None]
-        await self._publish(args=[MAX_EVENTS, *map(dump_event, events)])
+        dumped = [event if isinstance(event, bytes) else dump_event(event) for event in events]
+        await self._publish(args=[MAX_EVENTS, *dumped])
         pipe = self._redis.pipeline(transaction=False)
         for event in events:
-            if event.type == "task.progress":
+            if isinstance(event, Event) and event.type == "task.progress":
                 pipe.set(keys.progress(event.job_id), dump_progress(_progress(event)), ex=TTL_S)
         for field, count in fields_of(tally for _, tally in batch if tally is not None).items():
             pipe.hincrby(keys.TOTALS, field, count)

@@ -1,9 +1,9 @@
 """Counters for ``/metrics`` that all processes share: one Redis hash, so that they outlive any worker."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from app.queue import keys
 from app.queue.connect import Redis
@@ -11,8 +11,10 @@ from app.queue.connect import Redis
 BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+_BUCKETS = (*map(str, BUCKETS_S), "+Inf")
+
+
+class Tally(NamedTuple):
     """One settled attempt, as counted."""
 
     kind: str
@@ -23,13 +25,17 @@ class Tally:
 
 def fields_of(tallies: Iterable[Tally]) -> Counter[str]:
     """Return what to add to which field of the hash."""
+    durations: dict[tuple[str, str, str], list[float | None]] = {}
+    for kind, queue, status, duration_s in tallies:
+        durations.setdefault((kind, queue, status), []).append(duration_s)
     counts: Counter[str] = Counter()
-    for tally in tallies:
-        counts[f"tasks|{tally.kind}|{tally.queue}|{tally.status}"] += 1
-        if tally.duration_s is not None:
-            bucket = next((str(limit) for limit in BUCKETS_S if tally.duration_s <= limit), "+Inf")
-            counts[f"bucket|{tally.kind}|{tally.queue}|{bucket}"] += 1
-            counts[f"micros|{tally.kind}|{tally.queue}"] += int(tally.duration_s * 1e6)
+    for (kind, queue, status), found in durations.items():
+        counts[f"tasks|{kind}|{queue}|{status}"] += len(found)
+        ran = [seconds for seconds in found if seconds is not None]
+        if ran:
+            counts[f"micros|{kind}|{queue}"] += int(sum(ran) * 1e6)
+        for bucket, count in Counter(bisect_left(BUCKETS_S, seconds) for seconds in ran).items():
+            counts[f"bucket|{kind}|{queue}|{_BUCKETS[bucket]}"] += count
     return counts
 
 

@@ -6,11 +6,11 @@ Nothing here decides what becomes of a job; that is the row's business (``app.li
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from redis.exceptions import ResponseError
 
-from app.clock import from_ms
+from app.clock import from_ms, to_ms
 from app.log import get_log
 from app.queue import keys
 from app.queue.connect import Redis
@@ -61,8 +61,7 @@ class Claims:
     has_more: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetGo:
+class LetGo(NamedTuple):
     """How to let go of a claimed job: see ``lua/let_go.lua`` for the three verbs."""
 
     id: str
@@ -71,14 +70,13 @@ class LetGo:
     argument: str | bytes | int = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """Where a job that has not ended must stand in Redis, by its row."""
 
     id: str
     queue: str
     priority: int
-    due_ms: int
+    due_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +126,15 @@ class Queue:
 
     async def astray(self, wanted: Sequence[Entry]) -> list[str]:
         """Return the ids that have no entry, run there without a lease, or wait there for longer than they must."""
-        groups: dict[str, list[Entry]] = {}
+        groups: dict[tuple[str, int], list[Entry]] = {}
         for entry in wanted:
-            self._names.add(entry.queue)
-            groups.setdefault(keys.queue(entry.queue, entry.priority), []).append(entry)
+            groups.setdefault((entry.queue, entry.priority), []).append(entry)
+        self._names.update(name for name, _ in groups)
         pipe = self.redis.pipeline(transaction=False)
         pipe.time()
-        for key, entries in groups.items():
+        for place, entries in groups.items():
             ids = [entry.id for entry in entries]
-            pipe.zmscore(key, ids)
+            pipe.zmscore(keys.queue(*place), ids)
             pipe.zmscore(keys.LEASES, ids)
         (seconds, _), *found = await self._mending(pipe.execute)
         return [
@@ -170,7 +168,7 @@ class Queue:
         """Let go of claimed jobs, each fenced by its token; return which still were held under it."""
         args: list[Any] = [self._lease_ms, self._result_ttl_ms]
         for item in items:
-            args += (item.id, item.token, item.verb, item.argument)
+            args += item
         return [bool(kept) for kept in await self._call("let_go", args)]
 
     async def withdraw(self, items: Sequence[tuple[str, str, int, bytes]]) -> list[bool]:
@@ -272,9 +270,9 @@ class Queue:
 def _is_astray(entry: Entry, score: float | None, lease: float | None, now_ms: int) -> bool:
     if score is None:
         return True
-    if float(score) >= keys.RUNNING_OFFSET:
+    if score >= keys.RUNNING_OFFSET:
         return lease is None
-    return float(score) > max(entry.due_ms, now_ms)
+    return score > now_ms and score > to_ms(entry.due_at)
 
 
 def _readable_id(raw: bytes) -> str | None:

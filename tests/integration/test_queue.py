@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.clock import new_id, to_ms
+from app.clock import from_ms, new_id, to_ms
 from app.queue import keys
 from app.queue.client import AT_ITS_PLACE, Claims, Entry, LetGo, Offer, Queue
 from app.queue.connect import Redis, open_redis
@@ -623,7 +623,7 @@ async def test_what_redis_lacks_is_told(queue: Queue, redis: Redis) -> None:
     await redis.zrem(keys.LEASES, without_lease.id)
 
     wanted = [
-        Entry(id=job.id, queue=job.queue, priority=job.priority, due_ms=1)
+        Entry(id=job.id, queue=job.queue, priority=job.priority, due_at=from_ms(1))
         for job in (waiting, running, without_lease, absent)
     ]
 

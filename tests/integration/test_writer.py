@@ -584,7 +584,8 @@ async def test_a_connection_that_breaks_is_an_outage_and_nobodys_fault(writer: W
 @pytest.mark.databases("sqlite")
 async def test_start_and_settle_search_rows_by_their_key(writer: Writer, database: Database) -> None:
     sql = writer._sql
-    plans = [await explain(database, str(text)) for text in (sql.start, sql.interrupted, sql.note, sql.settle)]
+    texts = (sql.start, sql.started, sql.interrupted, sql.note, sql.complete, sql.settle, sql.settled)
+    plans = [await explain(database, str(text)) for text in texts]
 
     assert [plan for plan in plans if not any("USING PRIMARY KEY (task_id=?)" in step for step in plan)] == []
     assert [step for plan in plans for step in plan if "SCAN background_tasks" in step] == []

@@ -6,6 +6,7 @@ One line a guard: what it guards, where it stands, and what the text becomes wit
 from tests.model.mutation import Mutant
 
 _WRITER = "app/history/writer.py"
+_STATEMENTS = "app/history/statements.py"
 _LUA = "app/queue/lua/{}.lua"
 
 
@@ -17,30 +18,34 @@ def _sql(guard: str, old: str, new: str = "") -> Mutant:
     return Mutant(guard=guard, file=_WRITER, old=old, new=new)
 
 
+def _batch(guard: str, old: str, new: str = "") -> Mutant:
+    return Mutant(guard=guard, file=_STATEMENTS, old=old, new=new)
+
+
 GUARDS = (
     # --- start ---
-    _sql("a start needs its due time", "status = 'pending' AND due_at <= :now AND", "status = 'pending' AND"),
-    _sql("a start needs a pending row, or its own or a dead claim", "claim IN (row_dead, row_claim)", "true"),
-    _sql(
+    _batch("a start needs its due time", "status = 'pending' AND due_at <= :now AND", "status = 'pending' AND"),
+    _batch("a start needs a pending row, or its own or a dead claim", "claim IN (row_dead, row_claim)", "true"),
+    _batch(
         "a start sent again counts once",
         "WHEN status = 'running' AND claim = row_claim THEN 0 ELSE 1",
         "WHEN false THEN 0 ELSE 1",
     ),
-    _sql("a start takes over a dead claim", "claim IN (row_dead, row_claim)", "claim = row_claim"),
-    _sql("a start counts the attempt", "THEN 0 ELSE 1 END", "THEN 0 ELSE 0 END"),
-    _sql(
+    _batch("a start takes over a dead claim", "claim IN (row_dead, row_claim)", "claim = row_claim"),
+    _batch("a start counts the attempt", "THEN 0 ELSE 1 END", "THEN 0 ELSE 0 END"),
+    _batch(
         "a start writes its claim",
         "status = 'running', claim = row_claim, worker_id",
         "status = 'running', claim = COALESCE(claim, row_claim), worker_id",
     ),
     # --- settle ---
-    _sql(
+    _batch(
         "a settle needs a running row",
         "task_id = row_id AND status = 'running' AND attempts",
         "task_id = row_id AND attempts",
     ),
-    _sql("a settle needs its attempt and claim", ' AND attempts = row_attempts AND claim = row_claim"', '"'),
-    _sql("a settle sent again has won", "won |= set(connection.execute(self._sql.settled, values).scalars())", "pass"),
+    _batch("a settle needs its attempt and claim", ' AND attempts = row_attempts AND claim = row_claim"', '"'),
+    _sql("a settle sent again has won", "set(connection.execute(self._sql.settled, values).scalars())", "set[str]()"),
     # --- checkpoint ---
     _sql(
         "a checkpoint needs a running row",

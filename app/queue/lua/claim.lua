@@ -34,9 +34,12 @@ end
 
 if search then  -- a stock arq client fills a sorted set and knows nothing of the rest
   for name in pairs(served) do
-    for priority = 1, 10 do
-      local queue_key = QUEUE .. name .. ':' .. priority
-      if redis.call('EXISTS', queue_key) == 1 then redis.call('SADD', BUSY, queue_key) end
+    local queue_keys = {}
+    for priority = 1, 10 do queue_keys[priority] = QUEUE .. name .. ':' .. priority end
+    if redis.call('EXISTS', unpack(queue_keys)) > 0 then  -- one command while all is idle
+      for _, queue_key in ipairs(queue_keys) do
+        if redis.call('EXISTS', queue_key) == 1 then redis.call('SADD', BUSY, queue_key) end
+      end
     end
   end
 end

@@ -1,0 +1,162 @@
+"""The batch statements that start and settle jobs, for one dialect. Used by ``app.history.writer`` alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from app.database import Rows, UtcTime
+from app.history.tables import jobs
+
+# What a start tells of a job: the first fields of writer.Started, in their order.
+STARTED = (
+    "id",
+    "kind",
+    "queue",
+    "priority",
+    "params",
+    "user_id",
+    "submitted_by",
+    "attempts",
+    "failures",
+    "interruptions",
+    "max_retries",
+    "created_at",
+    "due_at",
+)
+
+
+class Statements:
+    """The batch statements for one dialect. Batch columns are called ``row_…`` to tell them from the table's."""
+
+    def __init__(self, dialect: str) -> None:
+        self.claims = Rows(row_id="text", row_claim="text", row_dead="text")
+        self.completions = Rows(
+            row_id="text",
+            row_attempts="integer",
+            row_claim="text",
+            row_ended_at="timestamptz",
+            row_result="text",
+            row_progress_message="text",
+            row_stage="text",
+        )
+        self.endings = Rows(
+            row_id="text",
+            row_attempts="integer",
+            row_claim="text",
+            row_status="text",
+            row_outcome="text",
+            row_ended_at="timestamptz",
+            row_due_at="timestamptz",
+            row_result="text",
+            row_error_code="text",
+            row_error_type="text",
+            row_error_message="text",
+            row_error_traceback="text",
+            row_is_retryable="boolean",
+            row_progress="double precision",
+            row_progress_message="text",
+            row_stage="text",
+        )
+        claims, endings = self.claims.sql(dialect), self.endings.sql(dialect)
+        self.lock = sa.text(
+            "SELECT 1 FROM background_tasks WHERE task_id = ANY(CAST(:ids AS text[])) ORDER BY task_id FOR UPDATE"
+        )
+        self.interrupted = _timed(_INTERRUPTED.format(rows=claims))
+        self._returns = dialect == "postgresql"
+        self.start = _timed(_START.format(rows=claims) + (f"RETURNING {_STARTED}" if self._returns else ""))
+        self.started = sa.text(_STARTED_ROWS.format(rows=claims))
+        self.note = sa.text(_NOTE.format(rows=endings))
+        self.complete = sa.text(_COMPLETE.format(rows=self.completions.sql(dialect)))
+        self.settle = sa.text(_SETTLE.format(rows=endings))
+        self.settled = sa.text(_SETTLED.format(rows=endings))
+
+    def start_all(self, connection: sa.Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Start what may start; return the :data:`STARTED` columns of the winners.
+
+        SQLite gives the GIL away for every row it returns, and a busy event loop keeps it for milliseconds each
+        time: there the winners, told by what the update wrote, come as one JSON document.
+        """
+        if self._returns:
+            return connection.execute(self.start, values).fetchall()
+        connection.execute(self.start, values)
+        rows: list[list[Any]] = orjson.loads(connection.execute(self.started, values).scalar_one())
+        return rows
+
+
+_STARTED = ", ".join(jobs.c[name].name for name in STARTED)
+
+_INTERRUPTED = """
+INSERT INTO task_attempts (task_id, attempt, outcome, worker_id, started_at, ended_at,
+                           error_code, error_type, error_message)
+SELECT task_id, attempts, 'interrupted', worker_id, started_at, :now, 'worker_lost', 'WorkerLost',
+       'The worker stopped renewing its lease.'
+FROM background_tasks JOIN {rows} ON task_id = row_id
+WHERE status = 'running' AND claim = row_dead
+ON CONFLICT DO NOTHING
+"""
+
+_START = """
+UPDATE background_tasks SET
+    attempts = attempts + CASE WHEN status = 'running' AND claim = row_claim THEN 0 ELSE 1 END,
+    interruptions = interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END,
+    status = 'running', claim = row_claim, worker_id = :worker, started_at = :now,
+    progress = 0, progress_message = NULL, stage = NULL
+FROM {rows}
+WHERE task_id = row_id AND (
+    (status = 'pending' AND due_at <= :now AND (expires_at IS NULL OR expires_at > :now))
+    OR (status = 'running' AND claim IN (row_dead, row_claim)))
+    AND interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END <> :alone
+"""
+
+_STARTED_ROWS = f"""
+SELECT json_group_array(json_array({_STARTED})) FROM background_tasks JOIN {{rows}} ON task_id = row_id
+WHERE status = 'running' AND claim = row_claim AND interruptions <> :alone
+"""  # noqa: S608  # columns of ours
+
+_FENCE = "task_id = row_id AND status = 'running' AND attempts = row_attempts AND claim = row_claim"
+
+_NOTE = f"""
+INSERT INTO task_attempts (task_id, attempt, outcome, worker_id, started_at, ended_at,
+                           error_code, error_type, error_message, error_traceback)
+SELECT task_id, attempts, row_outcome, worker_id, started_at, row_ended_at,
+       row_error_code, row_error_type, row_error_message, row_error_traceback
+FROM background_tasks JOIN {{rows}} ON {_FENCE}
+WHERE true
+ON CONFLICT DO NOTHING
+"""  # noqa: S608  # constants of this module
+
+# As _SETTLE, for most that end: a value of a batch costs SQLite half a microsecond, and this needs half of them.
+_COMPLETE = f"""
+UPDATE background_tasks SET
+    status = 'completed', completed_at = row_ended_at, progress = 100,
+    progress_message = row_progress_message, stage = row_stage, result = row_result,
+    error_code = NULL, error_type = NULL, error_message = NULL, error_traceback = NULL, is_retryable = NULL
+FROM {{rows}}
+WHERE {_FENCE}
+"""  # noqa: S608  # constants of this module
+
+_SETTLE = f"""
+UPDATE background_tasks SET
+    status = row_status,
+    completed_at = CASE WHEN row_status = 'pending' THEN NULL ELSE row_ended_at END,
+    due_at = COALESCE(row_due_at, due_at),
+    failures = failures + CASE WHEN row_outcome = 'failed' THEN 1 ELSE 0 END,
+    releases = releases + CASE WHEN row_outcome = 'released' THEN 1 ELSE 0 END,
+    progress = row_progress, progress_message = row_progress_message, stage = row_stage, result = row_result,
+    error_code = row_error_code, error_type = row_error_type, error_message = row_error_message,
+    error_traceback = row_error_traceback, is_retryable = row_is_retryable
+FROM {{rows}}
+WHERE {_FENCE}
+"""  # noqa: S608  # constants of this module
+
+_SETTLED = """
+SELECT task_id FROM background_tasks JOIN {rows}
+ON task_id = row_id AND status = row_status AND attempts = row_attempts AND claim = row_claim
+WHERE status <> 'running'
+"""
+
+
+def _timed(text: str) -> sa.TextClause:
+    return sa.text(text).bindparams(sa.bindparam("now", type_=UtcTime))
