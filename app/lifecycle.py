@@ -49,6 +49,8 @@ log = get_log()
 
 _RING_WAIT_S = 0.05  # how long an accept waits for Redis; the ring goes on without it
 _RING_JOBS = 1000  # in one script call: Redis answers nobody else meanwhile
+_EVENTS = 500  # told of in one go; others get the event loop in between
+_AT_ONCE = 100  # more orders are turned into rows beside the event loop
 _SETTLE_PAUSE_S = 0.5  # between tries while the database is out
 _SUSPECT_PAUSE = timedelta(seconds=1)  # until a job is offered again that nobody had a place apart for
 
@@ -99,7 +101,6 @@ class Lifecycle:
         self.bulk = BulkLifecycle(
             catalogue=catalogue, writer=writer, reader=reader, queue=queue, outbox=outbox, accept=self._accept
         )
-        self._ringing: set[asyncio.Task[None]] = set()  # a caller that leaves does not take its ring along
 
     # --- the front of the house ---------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class Lifecycle:
         when params name what is not there.
         """
         await self._references.check([mention for order in orders for mention in _mentions(order)])
-        accepted = [_new_job(order) for order in orders]
+        accepted = _new_jobs(orders) if len(orders) <= _AT_ONCE else await asyncio.to_thread(_new_jobs, orders)
         await self._accept(accepted, receipt(accepted) if receipt else None)
         return accepted
 
@@ -263,8 +264,7 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Finish what is on its way to Redis."""
-        if self._ringing:
-            await asyncio.wait(self._ringing, timeout=2)
+        await asyncio.wait([asyncio.ensure_future(self._rings.close())], timeout=2)
         await self._letting_go.close()
 
     async def _settle_surely(self, settlement: Settlement) -> bool:
@@ -382,18 +382,18 @@ class Lifecycle:
     async def _offer(self, accepted: Sequence[NewJob]) -> None:
         """Ring jobs whose rows are committed, and tell of them; the ring goes on if Redis keeps it waiting."""
         failpoint("accepted")
-        task = asyncio.create_task(self._quietly(self._rings(accepted)))
-        self._ringing.add(task)
-        task.add_done_callback(self._ringing.discard)
-        await asyncio.wait([task], timeout=_RING_WAIT_S)
+        # Only looked at, never awaited: a caller that leaves does not take its ring along.
+        await asyncio.wait([self._rings.send(accepted)], timeout=_RING_WAIT_S)
         failpoint("rung")
-        for job in accepted:
+        for at, job in enumerate(accepted, start=1):
             self._outbox.post(event_of(job, "task.submitted", Status.PENDING))
+            if at % _EVENTS == 0:
+                await asyncio.sleep(0)
 
     async def _ring_groups(self, groups: Sequence[Sequence[NewJob]]) -> list[None]:
         jobs = [job for group in groups for job in group]
         for at in range(0, len(jobs), _RING_JOBS):
-            await self._queue.ring(map(offer_of, jobs[at : at + _RING_JOBS]))
+            await self._quietly(self._queue.ring(map(offer_of, jobs[at : at + _RING_JOBS])))
         return [None] * len(groups)
 
     @staticmethod
@@ -438,6 +438,10 @@ def _moment() -> datetime:
 def _floor(moment: datetime) -> datetime:
     """Cut to whole milliseconds: Redis time has no more, and a due time must never lie after it."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _new_jobs(orders: Sequence[Order]) -> list[NewJob]:
+    return [_new_job(order) for order in orders]
 
 
 def _new_job(order: Order) -> NewJob:

@@ -24,7 +24,8 @@ from app.api.problems import answer_problems
 from app.api.purges import purge_endpoints
 from app.api.queues import queue_endpoints
 from app.api.records import MAX_BODY, record_endpoints
-from app.api.resources import HUB, INSTALLATION, KEYRING, LOGINS, METRICS, SOCKETS, THROUGHPUT, Logins, Sockets
+from app.api.resources import HUB, INSTALLATION, KEYRING, LOGINS, METRICS, ROOM, SOCKETS, THROUGHPUT, Logins, Sockets
+from app.api.room import Room
 from app.api.schedules import schedule_endpoints
 from app.api.sessions import session_endpoints
 from app.api.stream import close_sockets, stream_aliases, stream_endpoints
@@ -34,6 +35,7 @@ from app.credentials.keys import KeyMint, create_first_key
 from app.credentials.secret import open_secret
 from app.history.migrate import head_revision
 from app.installation import Installation, check_stores, open_installation
+from app.interpreter import calm_collector, switch_often
 from app.jobs.schedules import SCHEDULES
 from app.log import get_log
 from app.metrics import ProcessMetrics
@@ -67,6 +69,8 @@ async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
             if key is not None:
                 tell_key(key)
         runner = make_runner(build_app(installation))
+        calm_collector()
+        switch_often()
         await runner.setup()
         try:
             site = web.TCPSite(runner, settings.host, settings.port)
@@ -92,6 +96,7 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
     app[SOCKETS] = Sockets()
+    app[ROOM] = Room()
     app[METRICS] = ProcessMetrics()
     _add_routes(app, installation)
     app.on_response_prepare.append(add_headers(origins))
