@@ -23,6 +23,14 @@ pytestmark = pytest.mark.databases("sqlite", "postgresql")
 Question = Callable[[Database], Awaitable[object]]
 
 
+def count(database: Database, **wanted: Any) -> Awaitable[int]:
+    return Reader(database).count(JobFilter(**wanted), limit=COUNTED)
+
+
+def letters(database: Database, **wanted: Any) -> Awaitable[object]:
+    return dead_letters(database, DeadLetterFilter(jobs=JobFilter(origin="all", **wanted)), now=NOON, limit=10)
+
+
 def page(index: str, **wanted: Any) -> tuple[str, Question]:
     return index, lambda database: Reader(database).page(JobFilter(**wanted))
 
@@ -65,14 +73,6 @@ POINTED: dict[str, tuple[str, Question]] = {
     "what retention counts": ("ended", lambda database: count_ended(database, Status.COMPLETED, NOON)),
     "last ticks": ("tick", lambda database: Reader(database).last_ticks()),
 }
-
-
-def count(database: Database, **wanted: Any) -> Awaitable[int]:
-    return Reader(database).count(JobFilter(**wanted), limit=COUNTED)
-
-
-def letters(database: Database, **wanted: Any) -> Awaitable[object]:
-    return dead_letters(database, DeadLetterFilter(jobs=JobFilter(origin="all", **wanted)), now=NOON, limit=10)
 
 
 async def test_every_common_list_is_read_in_the_order_of_an_index(database: Database) -> None:
