@@ -177,7 +177,7 @@ class Reader:
         """Return the latest tick that each schedule has submitted: two looks into the index a schedule."""
         async with self._database.read() as connection:
             rows = (await connection.execute(_LAST_TICKS)).all()
-        return {name: tick for name, tick in rows if tick is not None}
+        return {row[0]: row[1] for row in rows if row[1] is not None}
 
     async def switches(self) -> dict[str, Switch]:
         """Return the switches of schedules that were ever turned, by name."""
@@ -217,7 +217,9 @@ def status_terms(statuses: Collection[Status]) -> list[sa.ColumnElement[bool]]:
     if not statuses:
         return [sa.false()]
     words = ", ".join(f"'{status.value}'" for status in Status if status in statuses)
-    terms = [sa.literal_column(f"background_tasks.status {'IN (' + words + ')' if ',' in words else '= ' + words}")]
+    terms: list[sa.ColumnElement[bool]] = [
+        sa.literal_column(f"background_tasks.status {'IN (' + words + ')' if ',' in words else '= ' + words}")
+    ]
     if LIVE.issuperset(statuses):
         terms.append(_LIVE)
     elif _DEAD_STATUSES.issuperset(statuses):
