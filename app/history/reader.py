@@ -177,7 +177,7 @@ class Reader:
         """Return the latest tick that each schedule has submitted: two looks into the index a schedule."""
         async with self._database.read() as connection:
             rows = (await connection.execute(_LAST_TICKS)).all()
-        return {row[0]: row[1] for row in rows if row[1] is not None}
+        return {name: tick for name, tick in rows if tick is not None}
 
     async def switches(self) -> dict[str, Switch]:
         """Return the switches of schedules that were ever turned, by name."""
@@ -237,7 +237,7 @@ def _live_page(status: Status, before: LiveJob | None, limit: int) -> sa.Select[
     return query.order_by(*(column.desc() for column in place))
 
 
-def _last_ticks() -> sa.Select[tuple[str, datetime]]:
+def _last_ticks() -> sa.Select[str, datetime | None]:
     """Ask for the next name again and again: neither database skips through an index by itself."""
     is_tick = (jobs.c.schedule.is_not(None), jobs.c.tick_at.is_not(None))
     names = (
