@@ -155,6 +155,12 @@ class Unavailable(ServiceError):
     status = 503
 
 
+class Busy(Unavailable):
+    """More requests are being worked on than this process takes at once; try again in a moment."""
+
+    code = "busy"
+
+
 # --- what a job says ---------------------------------------------------------------------------
 
 

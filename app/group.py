@@ -52,11 +52,15 @@ class GroupCommit(Generic[T, R]):
 
     async def __call__(self, item: T) -> R:
         """Send one item; return once its transaction is committed, or raise what went wrong with it."""
+        return await self.send(item)
+
+    def send(self, item: T) -> asyncio.Future[R]:
+        """Send one item without waiting; the future gets its answer."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._drain())
-        return await future
+        return future
 
     async def close(self) -> None:
         """Wait until everything that was sent is committed."""

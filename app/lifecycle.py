@@ -52,6 +52,8 @@ log = get_log()
 
 _RING_WAIT_S = 0.05  # how long an accept waits for Redis; the ring goes on without it
 _RING_JOBS = 1000  # in one script call: Redis answers nobody else meanwhile
+_EVENTS = 500  # told of in one go; others get the event loop in between
+_AT_ONCE = 100  # more orders are turned into rows beside the event loop
 _SETTLE_PAUSE_S = 0.5  # between tries while the database is out
 _SUSPECT_PAUSE = timedelta(seconds=1)  # until a job is offered again that nobody had a place apart for
 
@@ -106,7 +108,6 @@ class Lifecycle:
         self.bulk = BulkLifecycle(
             catalogue=catalogue, writer=writer, reader=reader, queue=queue, outbox=outbox, accept=self._accept
         )
-        self._ringing: set[asyncio.Task[None]] = set()  # a caller that leaves does not take its ring along
         writer.hand_on(self._ring_along)
 
     # --- the front of the house ---------------------------------------------------------------
@@ -121,7 +122,7 @@ class Lifecycle:
         when params name what is not there.
         """
         await self._references.check([mention for order in orders for mention in _mentions(order)])
-        accepted = [_new_job(order) for order in orders]
+        accepted = _new_jobs(orders) if len(orders) <= _AT_ONCE else await asyncio.to_thread(_new_jobs, orders)
         await self._accept(accepted, receipt(accepted) if receipt else None)
         return accepted
 
@@ -283,8 +284,7 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Finish what is on its way to Redis."""
-        if self._ringing:
-            await asyncio.wait(self._ringing, timeout=2)
+        await asyncio.wait([asyncio.ensure_future(self._rings.close())], timeout=2)
 
     async def _settle_surely(self, settlements: Sequence[Settlement]) -> list[bool | Exception]:
         answers = await self._writer.settle_all(settlements)
@@ -403,27 +403,24 @@ class Lifecycle:
     async def _offer(self, accepted: Sequence[NewJob]) -> None:
         """Ring jobs whose rows are committed, and tell of them; the ring goes on if Redis keeps it waiting."""
         failpoint("accepted")
-        await asyncio.wait([self._ring(accepted)], timeout=_RING_WAIT_S)
+        # Only looked at, never awaited: a caller that leaves does not take its ring along.
+        await asyncio.wait([self._rings.send(accepted)], timeout=_RING_WAIT_S)
         failpoint("rung")
-        at = utc_now()
-        self._outbox.post_all((submitted_event(job, at), None) for job in accepted)
-
-    def _ring(self, accepted: Sequence[NewJob]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._quietly(self._rings(accepted)))
-        self._ringing.add(task)
-        task.add_done_callback(self._ringing.discard)
-        return task
+        moment = utc_now()
+        for at in range(0, len(accepted), _EVENTS):
+            self._outbox.post_all((submitted_event(job, moment), None) for job in accepted[at : at + _EVENTS])
+            await asyncio.sleep(0)
 
     def _ring_along(self, accepted: Sequence[NewJob]) -> None:
         """Ring what tells webhooks of an end that was just committed; nobody waits for that."""
         if accepted:
             failpoint("told")
-            self._ring(accepted)
+            self._rings.send(accepted)
 
     async def _ring_groups(self, groups: Sequence[Sequence[NewJob]]) -> list[None]:
         jobs = [job for group in groups for job in group]
         for at in range(0, len(jobs), _RING_JOBS):
-            await self._queue.ring(map(offer_of, jobs[at : at + _RING_JOBS]))
+            await self._quietly(self._queue.ring(map(offer_of, jobs[at : at + _RING_JOBS])))
         return [None] * len(groups)
 
     @staticmethod
@@ -478,6 +475,10 @@ def _moment() -> datetime:
 def _floor(moment: datetime) -> datetime:
     """Cut to whole milliseconds: Redis time has no more, and a due time must never lie after it."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _new_jobs(orders: Sequence[Order]) -> list[NewJob]:
+    return [_new_job(order) for order in orders]
 
 
 def _new_job(order: Order) -> NewJob:

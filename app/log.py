@@ -79,5 +79,8 @@ def get_log() -> FilteringBoundLogger:
 @contextmanager
 def bound(**context: object) -> Iterator[None]:
     """Add context to every line that is logged inside the block, in this task and its children."""
-    with structlog.contextvars.bound_contextvars(**context):
+    tokens = structlog.contextvars.bind_contextvars(**context)
+    try:
         yield
+    finally:
+        structlog.contextvars.reset_contextvars(**tokens)

@@ -31,12 +31,18 @@ class ProcessMetrics:
             buckets=REQUEST_BUCKETS_S,
             registry=self._registry,
         )
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # as few as the labels
 
     def count_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one answered request; the life of a websocket (status 101) is no duration."""
-        self._requests.labels(method, route, str(status)).inc()
+        known = self._known.get((method, route, status))
+        if known is None:  # looking the labels up costs more than counting
+            known = self._requests.labels(method, route, str(status)), self._durations.labels(method, route)
+            self._known[method, route, status] = known
+        count, durations = known
+        count.inc()
         if status != 101:
-            self._durations.labels(method, route).observe(duration_s)
+            durations.observe(duration_s)
 
     def render(self) -> bytes:
         """Return the exposition text."""

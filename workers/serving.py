@@ -7,10 +7,10 @@ from collections.abc import Callable
 import uvloop
 
 from app.installation import Installation, check_stores, open_installation
+from app.interpreter import calm_collector
 from app.jobs.catalogue import Catalogue
 from app.log import get_log
 from app.settings import Settings
-from workers.collector import calm_collector
 from workers.watchdog import watched_loop
 from workers.worker import Worker
 

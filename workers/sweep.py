@@ -53,7 +53,7 @@ class Sweep:
         restored, before = 0, None
         while page := await self._page(before):
             restored += await self._house.lifecycle.restore(page)
-            before = page[-1].id
+            before = page[-1]
             if len(page) < _PAGE or not await self._has_turn():
                 break
             await asyncio.sleep(_PAGE_PAUSE_S)
@@ -101,11 +101,11 @@ class Sweep:
             rung = await self._house.lifecycle.restore(page, walk=walk)
             if rung < 0:
                 return None
-            restored, before = restored + rung, page[-1].id
+            restored, before = restored + rung, page[-1]
             await self._has_turn()  # renews it; were it lost, the other's walk would end this one
         return restored
 
-    async def _page(self, before: str | None) -> list[LiveJob]:
+    async def _page(self, before: LiveJob | None) -> list[LiveJob]:
         return await self._house.reader.live_page(before=before, limit=_PAGE)
 
     async def _drop_ghosts_of(self, queue: str, priority: int) -> int:

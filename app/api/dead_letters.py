@@ -65,7 +65,9 @@ class DeadTasks(Model):
     dead_letters: tuple[DeadTask, ...]
     """Newest first."""
     total_count: int
-    """How many there are of this description, on all pages."""
+    """How many there are of this description, on all pages; 10,000 stands for any number above."""
+    total_is_exact: bool
+    """Whether they were all counted; false where there are more than 10,000."""
     limit: int
     """The most on this page."""
     next_cursor: str | None
@@ -104,7 +106,13 @@ async def list_dead_letters(call: Call, query: DeadTaskQuery) -> DeadTasks:
         cursor=query.cursor,
     )
     shown = tuple(map(_shown, page.letters))
-    return DeadTasks(dead_letters=shown, total_count=page.total, limit=query.limit, next_cursor=page.next_cursor)
+    return DeadTasks(
+        dead_letters=shown,
+        total_count=page.total,
+        total_is_exact=page.is_exact,
+        limit=query.limit,
+        next_cursor=page.next_cursor,
+    )
 
 
 async def replay_dead_letter(call: Call) -> AnsweredTask:

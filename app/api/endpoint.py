@@ -26,7 +26,7 @@ from pydantic_core import to_json
 from app.api.auth import NOBODY, Caller, bearer_of
 from app.api.browsers import cookie_caller
 from app.api.reading import JSON_TYPES, MIB, check_media_type, read_body, read_query
-from app.api.resources import INSTALLATION, KEYRING, request_id_of
+from app.api.resources import INSTALLATION, KEYRING, ROOM, request_id_of
 from app.credentials.acts import Act, record_act
 from app.credentials.scopes import Scope
 from app.errors import Forbidden, ServiceError, Unauthenticated
@@ -87,14 +87,26 @@ class Endpoint:
         async def handle(request: web.Request) -> web.StreamResponse:
             caller = await admit(request, self.access, self.scope)
             call = Call(request=request, caller=caller, installation=request.app[INSTALLATION])
-            given = {name: await self._read(request, name, annotation) for name, annotation in self.reads}
-            async with self._audit(call, given.get("query")):
-                answer = await self.work(call, **given)
-            if isinstance(answer, web.StreamResponse):
-                return answer
-            return json_response(answer, status=self.status, headers=call.headers)
+            if not reads_body:
+                return await self._answer(call)
+            size = min(self.body_limit if request.content_length is None else request.content_length, self.body_limit)
+            room = request.app[ROOM]
+            room.take(size)
+            try:
+                return await self._answer(call)
+            finally:
+                room.leave(size)
 
+        reads_body = any(name != "query" for name, _ in self.reads)
         return handle
+
+    async def _answer(self, call: Call) -> web.StreamResponse:
+        given = {name: await self._read(call.request, name, annotation) for name, annotation in self.reads}
+        async with self._audit(call, given.get("query")):
+            answer = await self.work(call, **given)
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        return json_response(answer, status=self.status, headers=call.headers)
 
     @asynccontextmanager
     async def _audit(self, call: Call, query: object) -> AsyncIterator[None]:

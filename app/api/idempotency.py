@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from aiohttp import web
-from pydantic import BaseModel
-from pydantic_core import to_json
 
-from app.api.endpoint import Call, json_response
+from app.api.endpoint import Call
 from app.api.webhooks import with_webhooks
 from app.clock import utc_now
 from app.errors import BadRequest, IdempotencyKeyReused, RequestRepeated
@@ -35,7 +33,7 @@ class Submit:
 
     raw: bytes
     judge: Judge
-    answer: Callable[[Sequence[NewJob], Sequence[Order]], BaseModel]  # may set the headers of the call
+    answer: Callable[[Sequence[NewJob], Sequence[Order]], bytes]  # JSON; may set the headers of the call
     status: int
 
 
@@ -55,7 +53,7 @@ class Repeats:
         if key is None:
             orders = await with_webhooks(call, await submit.judge())
             accepted = await call.installation.lifecycle.submit(orders)
-            return json_response(submit.answer(accepted, orders), status=submit.status, headers=call.headers)
+            return _answer(call, submit.answer(accepted, orders), submit.status)
         place = (call.caller.user_id, key)
         if place in self._in_flight:
             raise RequestRepeated
@@ -75,7 +73,7 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
 
     def receipt(accepted: Sequence[NewJob]) -> Receipt:
         nonlocal body
-        body = to_json(submit.answer(accepted, orders))
+        body = submit.answer(accepted, orders)
         return Receipt(
             owner=call.caller.user_id,
             key=key,
@@ -92,7 +90,11 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
         if (known := await _known(call, key)) is None:
             raise
         return _replay(known, fingerprint)
-    return web.Response(body=body, status=submit.status, content_type="application/json", headers=call.headers)
+    return _answer(call, body, submit.status)
+
+
+def _answer(call: Call, body: bytes, status: int) -> web.Response:
+    return web.Response(body=body, status=status, headers={"Content-Type": "application/json", **call.headers})
 
 
 async def _known(call: Call, key: str) -> Receipt | None:

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from aiohttp import web
 from pydantic import ConfigDict, JsonValue
+from pydantic_core import to_json
 
 from app.api.batches import orders_of
 from app.api.endpoint import Access, Call, Endpoint, endpoint
 from app.api.execution import executed_order_of
 from app.api.idempotency import Judge, Repeats, Submit
 from app.api.reading import JSON_TYPES, MIB
-from app.api.schemas import AnsweredTask, answered_task_of, fresh_job, path_of
+from app.api.schemas import AnsweredTask, acceptance_json, path_of
 from app.api.submissions import (
     AnyParams,
     EnqueueRequest,
@@ -26,7 +27,7 @@ from app.api.submissions import (
 from app.history.rows import NewJob
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.fields import Model
-from app.jobs.validation import parse_json
+from app.jobs.validation import is_plain, parse_json
 from app.lifecycle import Order
 
 MAX_BATCH = 16 * MIB
@@ -88,7 +89,7 @@ def _submit_endpoint(job_type: AnyJobType, repeats: Repeats) -> Endpoint:
 
     async def submit_type(call: Call, raw: bytes) -> web.Response:
         async def judge() -> list[Order]:
-            return [order_of(parse_json(raw), job_type, form, call.caller)]
+            return [order_of(parse_json(raw), job_type, form, call.caller, was_plain=is_plain(raw))]
 
         return await repeats.once(call, _one(call, raw, judge, status=202))
 
@@ -115,7 +116,7 @@ def _enqueue_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
         async def judge() -> list[Order]:
             document = parse_json(raw)
             job_type = catalogue.find(name_in(document))
-            return [order_of(document, job_type, forms[job_type.kind], call.caller)]
+            return [order_of(document, job_type, forms[job_type.kind], call.caller, was_plain=is_plain(raw))]
 
         return await repeats.once(call, _one(call, raw, judge, status=201))
 
@@ -179,17 +180,17 @@ def _batch_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
 
 
 def _one(call: Call, raw: bytes, judge: Judge, *, status: int) -> Submit:
-    def answer(accepted: Sequence[NewJob], orders: Sequence[Order]) -> AnsweredTask:
+    def answer(accepted: Sequence[NewJob], orders: Sequence[Order]) -> bytes:
         (job,), (order,) = accepted, orders
         call.headers["Location"] = path_of(job.id)
-        return answered_task_of(fresh_job(job), acceptance_of(job, order))
+        return acceptance_json(job, acceptance_of(job, order))
 
     return Submit(raw=raw, judge=judge, answer=answer, status=status)
 
 
-def _answer_batch(accepted: Sequence[NewJob], orders: Sequence[Order]) -> AcceptedBatch:
+def _answer_batch(accepted: Sequence[NewJob], orders: Sequence[Order]) -> bytes:
     count = len(accepted)
     lowered = sum(job.priority < (order.priority or 0) for job, order in zip(accepted, orders, strict=True))
     message = f"{count:,} task{'s' if count > 1 else ''} enqueued successfully"
     message += f" ({lowered:,} with a lowered priority)" if lowered else ""
-    return AcceptedBatch(task_ids=tuple(job.id for job in accepted), count=count, message=message)
+    return to_json(AcceptedBatch(task_ids=tuple(job.id for job in accepted), count=count, message=message))

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict
 
 from app.api.resources import METRICS, REQUEST_ID
 from app.clock import new_id
@@ -34,6 +35,8 @@ _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+_PAGE_SAFETY = CIMultiDict({**_SAFETY, "Content-Security-Policy": _PAGE_POLICY})
+_DATA_SAFETY = CIMultiDict({**_SAFETY, "Content-Security-Policy": _DATA_POLICY})
 
 Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
@@ -82,9 +85,8 @@ def add_headers(origins: Collection[str]) -> Prepare:
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         response.headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
-        response.headers.update(_SAFETY)
-        is_page = response.content_type == "text/html"
-        response.headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
+        is_page = response.headers.get(hdrs.CONTENT_TYPE, "").startswith("text/html")
+        response.headers.update(_PAGE_SAFETY if is_page else _DATA_SAFETY)
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
         if origins:
             response.headers.add(hdrs.VARY, hdrs.ORIGIN)

@@ -29,6 +29,11 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         raise _too_large(limit)
     chunks, size = [], 0
     try:
+        if request.content.is_eof() and not _is_packed(request):  # it came with its headers, as nearly all do
+            whole = request.content.read_nowait()
+            if len(whole) > limit:
+                raise _too_large(limit)
+            return whole
         async with asyncio.timeout(_BODY_S):
             arriving = request.content.iter_any()
             async for chunk in _unpacked(arriving) if _is_packed(request) else arriving:

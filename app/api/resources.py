@@ -5,6 +5,7 @@ from aiohttp import web
 from app.api.auth import Keyring
 from app.api.hub import Hub
 from app.api.links import Links
+from app.api.room import Room
 from app.api.throttle import LoginThrottle
 from app.api.throughput import Throughput
 from app.credentials.passwords import Passwords
@@ -26,6 +27,7 @@ LOGINS = web.AppKey("logins", Logins)
 HUB = web.AppKey("hub", Hub)
 THROUGHPUT = web.AppKey("throughput", Throughput)
 LINKS = web.AppKey("links", Links)
+ROOM = web.AppKey("room", Room)
 METRICS = web.AppKey("metrics", ProcessMetrics)
 
 REQUEST_ID = web.RequestKey("request_id", str)

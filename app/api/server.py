@@ -26,7 +26,8 @@ from app.api.problems import answer_problems
 from app.api.purges import purge_endpoints
 from app.api.queues import queue_endpoints
 from app.api.records import MAX_BODY, record_endpoints
-from app.api.resources import HUB, INSTALLATION, KEYRING, LINKS, LOGINS, METRICS, THROUGHPUT, Logins
+from app.api.resources import HUB, INSTALLATION, KEYRING, LINKS, LOGINS, METRICS, ROOM, THROUGHPUT, Logins
+from app.api.room import Room
 from app.api.schedules import schedule_endpoints
 from app.api.sessions import session_endpoints
 from app.api.stream import stream_aliases, stream_endpoints
@@ -37,6 +38,7 @@ from app.credentials.keys import KeyMint, create_first_key
 from app.credentials.secret import open_secret
 from app.history.migrate import head_revision
 from app.installation import Installation, check_stores, open_installation
+from app.interpreter import calm_collector, switch_often
 from app.jobs.schedules import SCHEDULES
 from app.log import get_log
 from app.metrics import ProcessMetrics
@@ -70,6 +72,8 @@ async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
             if key is not None:
                 tell_key(key)
         runner = make_runner(build_app(installation))
+        calm_collector()
+        switch_often()
         await runner.setup()
         try:
             site = web.TCPSite(runner, settings.host, settings.port)
@@ -95,6 +99,7 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
     app[LINKS] = Links(limit=installation.settings.streams_per_caller)
+    app[ROOM] = Room()
     app[METRICS] = ProcessMetrics()
     _add_routes(app, installation)
     app.on_response_prepare.append(add_headers(origins))

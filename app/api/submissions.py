@@ -119,12 +119,15 @@ def name_in(document: object) -> str:
     raise InvalidInput([FieldError(pointer="/task_name", code="missing", detail="This field is required.")])
 
 
-def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller) -> Order:
-    """Judge a submit; raises Forbidden, InvalidInput with every error, BadRequest or TooLarge."""
+def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller, *, was_plain: bool = False) -> Order:
+    """Judge a submit; raises Forbidden, InvalidInput with every error, BadRequest or TooLarge.
+
+    What ``was_plain`` as it came (:func:`app.jobs.validation.is_plain`) is not looked through for what no row holds.
+    """
     if job_type.is_admin_only and not caller.is_admin:
         raise Forbidden(f"{job_type.kind} is for administrators only.")
     subject, document = _settle_subject(document, job_type, form, caller)
-    options = _fit(document, form)
+    options = _fit(document, form, was_plain=was_plain)
     _check_task_type(options.task_type, job_type)
     return Order(
         job_type=job_type,
@@ -181,8 +184,8 @@ def subject_of(named: Sequence[object], job_type: AnyJobType, caller: Caller, po
     return user
 
 
-def _fit(document: object, form: Form) -> Options:
-    errors = _document_errors(document, form.params_field)
+def _fit(document: object, form: Form, *, was_plain: bool) -> Options:
+    errors = [] if was_plain else _document_errors(document, form.params_field)
     try:
         options = form.model.model_validate(document)
     except ValidationError as error:

@@ -32,6 +32,7 @@ from app.api.submissions import check_eta
 from app.api.views import find_job, show
 from app.clock import iso
 from app.errors import Conflict
+from app.history.reader import COUNTED
 from app.jobs.fields import Model, Moment, Priority
 from app.jobs.status import Status
 
@@ -42,7 +43,9 @@ class TaskList(Model):
     tasks: tuple[Task, ...]
     """The tasks, in the order asked for."""
     total_count: int
-    """How many there are of this description, on all pages."""
+    """How many there are of this description, on all pages; 10,000 stands for any number above."""
+    total_is_exact: bool
+    """Whether they were all counted; false where there are more than 10,000."""
     limit: int
     """The most tasks on this page."""
     offset: int
@@ -55,7 +58,9 @@ class TaskCount(Model):
     """How many tasks there are of a description."""
 
     count: int
-    """How many."""
+    """How many; 10,000 stands for any number above."""
+    is_exact: bool
+    """Whether they were all counted; false where there are more than 10,000."""
     status: str | None
     """The status that was asked for."""
     task_type: str | None
@@ -166,8 +171,13 @@ async def list_failed_tasks(call: Call, query: GlanceQuery) -> TaskList:
 async def count_tasks(call: Call, query: StatusFilters) -> TaskCount:
     """Count tasks."""
     wanted = filter_of(query, catalogue=call.installation.catalogue, caller=call.caller)
-    count = await call.installation.reader.count(wanted)
-    return TaskCount(count=count, status=",".join(query.status) or None, task_type=query.task_type)
+    count = await call.installation.reader.count(wanted, limit=COUNTED + 1)
+    return TaskCount(
+        count=min(count, COUNTED),
+        is_exact=count <= COUNTED,
+        status=",".join(query.status) or None,
+        task_type=query.task_type,
+    )
 
 
 async def get_task(call: Call) -> Task:
@@ -241,9 +251,11 @@ async def _page(call: Call, wanted: Filters, paging: Paging, limit: int, statuse
     page = await installation.reader.page(
         described, sort=sort_of(paging), limit=limit, offset=paging.offset, cursor=paging.cursor
     )
+    count = await installation.reader.count(described, limit=COUNTED + 1)
     return TaskList(
         tasks=await show(call, page.jobs),
-        total_count=await installation.reader.count(described),
+        total_count=min(count, COUNTED),
+        total_is_exact=count <= COUNTED,
         limit=limit,
         offset=paging.offset,
         next_cursor=page.next_cursor,

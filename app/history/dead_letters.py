@@ -9,15 +9,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.database import Database
-from app.history.reader import JobFilter, conditions_of, cursor_of, read_cursor
+from app.history.reader import COUNTED, JobFilter, conditions_of, cursor_of, read_cursor, status_terms
 from app.history.rows import Job, job_from
 from app.history.tables import discards, jobs
 from app.jobs.dead_letters import CODES, KEPT, Category, Fate
 from app.jobs.status import Status
-
-_IS_DEAD: sa.ColumnElement[bool] = sa.literal_column(
-    "background_tasks.status IN ('failed', 'cancelled')"
-)  # as in the partial index, to the letter
 
 _child = jobs.alias("child")
 
@@ -48,7 +44,8 @@ class DeadLetterPage:
 
     letters: list[DeadLetter]
     next_cursor: str | None
-    total: int
+    total: int  # as far as :data:`COUNTED`
+    is_exact: bool
 
 
 async def dead_letters(
@@ -56,7 +53,7 @@ async def dead_letters(
 ) -> DeadLetterPage:
     """Return one page of dead letters, and how many there are on all."""
     fate = _fate(now)
-    where = [_IS_DEAD, jobs.c.status == Status.FAILED, *conditions_of(wanted.jobs), *_category(wanted.category)]
+    where = [*status_terms({Status.FAILED}), *conditions_of(wanted.jobs), *_category(wanted.category)]
     if wanted.fate is not None:
         where.append(fate == wanted.fate.value)
     columns = [column.label(column.key) for column in jobs.c]
@@ -67,7 +64,8 @@ async def dead_letters(
         value, job_id = read_cursor(cursor, jobs.c.created_at)
         last = sa.tuple_(sa.literal(value, jobs.c.created_at.type), sa.literal(job_id))
         query = query.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < last)
-    counted = sa.select(sa.func.count()).select_from(source).where(*where)
+    found = sa.select(sa.literal(1)).select_from(source).where(*where).limit(COUNTED + 1).subquery()
+    counted = sa.select(sa.func.count()).select_from(found)
     async with database.read() as connection:
         total = (await connection.execute(counted)).scalar_one()
         newest_first = query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
@@ -75,7 +73,7 @@ async def dead_letters(
         replays = await _replays(connection, [row["id"] for row in rows[:limit]])
     letters = [_letter(row, replays) for row in rows[:limit]]
     more = cursor_of(letters[-1].job, jobs.c.created_at) if len(rows) > limit else None
-    return DeadLetterPage(letters=letters, next_cursor=more, total=total)
+    return DeadLetterPage(letters=letters, next_cursor=more, total=min(total, COUNTED), is_exact=total <= COUNTED)
 
 
 async def discard(database: Database, job_id: str, *, by: str, now: datetime) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.database import Database
+from app.history.reader import status_terms
 from app.history.tables import jobs
 from app.jobs.status import Status
 
@@ -78,12 +79,9 @@ async def wait_percentiles(database: Database, stretch: Stretch) -> dict[int, fl
 
 async def long_running(database: Database, now: datetime, *, longer_than: timedelta) -> list[LongRunning]:
     """Return the kinds of which jobs have run for longer than this, by name."""
-    is_live: sa.ColumnElement[bool] = sa.literal_column(
-        "status IN ('pending', 'running')"
-    )  # as in the partial index, to the letter
     started = sa.func.min(jobs.c.started_at, type_=jobs.c.started_at.type)
     query = sa.select(jobs.c.kind, sa.func.count(), started).where(
-        is_live, jobs.c.status == Status.RUNNING, jobs.c.started_at < now - longer_than
+        *status_terms({Status.RUNNING}), jobs.c.started_at < now - longer_than
     )
     async with database.read() as connection:
         rows = await connection.execute(query.group_by(jobs.c.kind).order_by(jobs.c.kind))

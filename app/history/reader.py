@@ -1,7 +1,7 @@
 """The reading half of history: single jobs, keyset lists, counts, attempts, and the sweep's pages."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -15,13 +15,16 @@ from app.errors import BadRequest
 from app.history.rows import Attempt, Job, failure_from, job_from
 from app.history.switches import Switch, read_switches
 from app.history.tables import attempts, checkpoints, jobs
-from app.jobs.status import Status
+from app.jobs.status import LIVE, Status
 from app.jobs.webhook import deliver
 
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
-_LIVE: sa.ColumnElement[bool] = sa.literal_column(
-    "status IN ('pending', 'running')"
-)  # as in the partial index, to the letter
+# As in the partial indexes, to the letter: neither database finds them by a parameter.
+_LIVE: sa.ColumnElement[bool] = sa.literal_column("background_tasks.status IN ('pending', 'running')")
+_DEAD: sa.ColumnElement[bool] = sa.literal_column("background_tasks.status IN ('failed', 'cancelled')")
+_DEAD_STATUSES = frozenset({Status.FAILED, Status.CANCELLED})
+
+COUNTED = 10_000  # how far the jobs of a list are counted; of a longer one only that is said
 
 Sort = Literal["-created_at", "created_at", "-priority", "priority"]
 
@@ -60,6 +63,7 @@ class LiveJob(NamedTuple):
     """Where in Redis a job that has not ended must be found."""
 
     id: str
+    created_at: datetime
     queue: str
     priority: int
     due_at: datetime
@@ -117,9 +121,10 @@ class Reader:
         found = [row.id for row in rows[:limit]]
         return found, _pack(iso(rows[limit - 1].created_at), found[-1]) if len(rows) > limit else None
 
-    async def count(self, wanted: JobFilter) -> int:
-        """Return how many jobs there are of this description."""
-        query = sa.select(sa.func.count()).select_from(jobs).where(*conditions_of(wanted))
+    async def count(self, wanted: JobFilter, *, limit: int | None = None) -> int:
+        """Return how many jobs there are of this description; with a ``limit``, no more than that are counted."""
+        found = sa.select(sa.literal(1)).select_from(jobs).where(*conditions_of(wanted)).limit(limit).subquery()
+        query = sa.select(sa.func.count()).select_from(found)
         async with self._database.read() as connection:
             return int((await connection.execute(query)).scalar_one())
 
@@ -138,12 +143,14 @@ class Reader:
             told.append(_latest_attempt(job))
         return told
 
-    async def live_page(self, *, before: str | None, limit: int = 1000) -> list[LiveJob]:
-        """Return jobs that have not ended, youngest id first, below the id ``before``."""
-        columns = [jobs.c[name].label(name) for name in LiveJob._fields]
-        query = sa.select(*columns).where(_LIVE).order_by(jobs.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(jobs.c.id < before)
+    async def live_page(self, *, before: LiveJob | None, limit: int = 1000) -> list[LiveJob]:
+        """Return jobs that have not ended, youngest first, older than ``before``.
+
+        Read from the index by status, so as two pages merged: a job that starts meanwhile keeps its place.
+        """
+        pages = [_live_page(status, before, limit) for status in (Status.PENDING, Status.RUNNING)]
+        both = sa.union_all(*(sa.select(page.subquery()) for page in pages)).subquery()
+        query = sa.select(both).order_by(both.c.created_at.desc(), both.c.id.desc()).limit(limit)
         async with self._database.read() as connection:
             return [LiveJob._make(row) for row in await connection.execute(query)]
 
@@ -166,11 +173,10 @@ class Reader:
             return (await connection.execute(query)).scalar_one_or_none()
 
     async def last_ticks(self) -> dict[str, datetime]:
-        """Return the latest tick that each schedule has submitted."""
-        query = sa.select(jobs.c.schedule, sa.func.max(jobs.c.tick_at, type_=jobs.c.tick_at.type))
-        query = query.where(jobs.c.schedule.is_not(None), jobs.c.tick_at.is_not(None)).group_by(jobs.c.schedule)
+        """Return the latest tick that each schedule has submitted: two looks into the index a schedule."""
         async with self._database.read() as connection:
-            return {name: tick for name, tick in (await connection.execute(query)) if name is not None}
+            rows = (await connection.execute(_LAST_TICKS)).all()
+        return {name: tick for name, tick in rows if tick is not None}
 
     async def switches(self) -> dict[str, Switch]:
         """Return the switches of schedules that were ever turned, by name."""
@@ -191,7 +197,7 @@ def conditions_of(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.ids is not None:
         found.append(jobs.c.id.in_(wanted.ids))
     if wanted.statuses is not None:
-        found.append(jobs.c.status.in_(wanted.statuses))
+        found += status_terms(wanted.statuses)
     if wanted.was_tried is not None:
         tried = jobs.c.attempts > 0 if wanted.was_tried else jobs.c.attempts == 0
         found.append(sa.or_(jobs.c.status != Status.PENDING, tried))
@@ -203,6 +209,50 @@ def conditions_of(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.has_result:
         found.append(jobs.c.result.is_not(None))
     return [*found, *_times(wanted), *_origin(wanted)]
+
+
+def status_terms(statuses: Collection[Status]) -> list[sa.ColumnElement[bool]]:
+    """Return "is one of these" as literal terms, with the predicate of the partial index that holds them all."""
+    if not statuses:
+        return [sa.false()]
+    words = ", ".join(f"'{status.value}'" for status in Status if status in statuses)
+    terms: list[sa.ColumnElement[bool]] = [
+        sa.literal_column(f"background_tasks.status {'IN (' + words + ')' if ',' in words else '= ' + words}")
+    ]
+    if LIVE.issuperset(statuses):
+        terms.append(_LIVE)
+    elif _DEAD_STATUSES.issuperset(statuses):
+        terms.append(_DEAD)
+    return terms
+
+
+def _live_page(status: Status, before: LiveJob | None, limit: int) -> sa.Select[Any]:
+    columns = [jobs.c[name].label(name) for name in LiveJob._fields]
+    place = (jobs.c.created_at, jobs.c.id)
+    query = sa.select(*columns).where(*status_terms({status})).limit(limit)
+    if before is not None:
+        last = sa.tuple_(sa.literal(before.created_at, jobs.c.created_at.type), sa.literal(before.id))
+        query = query.where(sa.tuple_(*place) < last)
+    return query.order_by(*(column.desc() for column in place))
+
+
+def _last_ticks() -> sa.Select[str, datetime | None]:
+    """Ask for the next name again and again: neither database skips through an index by itself."""
+    is_tick = (jobs.c.schedule.is_not(None), jobs.c.tick_at.is_not(None))
+    names = (
+        sa.select(sa.func.min(jobs.c.schedule).label("name"))
+        .where(jobs.c.schedule.is_not(None))
+        .cte("names", recursive=True)
+    )
+    following = sa.select(sa.func.min(jobs.c.schedule)).where(jobs.c.schedule > names.c.name).scalar_subquery()
+    names = names.union_all(sa.select(following).where(names.c.name.is_not(None)))
+    last = sa.select(sa.func.max(jobs.c.tick_at, type_=jobs.c.tick_at.type)).where(
+        jobs.c.schedule == names.c.name, *is_tick
+    )
+    return sa.select(names.c.name, last.scalar_subquery()).where(names.c.name.is_not(None))
+
+
+_LAST_TICKS = _last_ticks()
 
 
 def _times(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:

@@ -12,14 +12,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from app.database import Database
-from app.history.rows import NewJob, insertable
+from app.history.accepts import insert_jobs
+from app.history.rows import NewJob
 from app.history.tables import jobs, receipts
 from app.jobs.status import LIVE
 
 KEPT = timedelta(hours=24)  # after that a key is as good as new
 
 _TRIES = 5  # a rival that commits between the look and the insert is found by the next look
-_INSERT_ROWS = 1000
+_KEYS = 1000  # looked for in one query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ async def read_receipt(database: Database, owner: str, key: str, *, now: datetim
 async def accept_once(database: Database, accepted: Sequence[NewJob], receipt: Receipt | None) -> Accepted:
     """Insert jobs together with their receipt, all or nothing; return what was in the way, None if nothing was."""
     # In one order, so that two requests that share several unique keys wait for each other, and never in a circle.
-    rows = [insertable(job) for job in sorted(accepted, key=lambda job: (job.unique_key or "", job.id))]
+    in_order = sorted(accepted, key=lambda job: (job.unique_key or "", job.id))
 
     def change(connection: sa.Connection) -> Accepted:
         taken = _find_taken(connection, accepted)
@@ -70,8 +71,7 @@ async def accept_once(database: Database, accepted: Sequence[NewJob], receipt: R
             return Repeated() if receipt and _has(connection, receipt) else taken
         if receipt is not None and not _claim(connection, receipt):
             return Repeated()
-        for at in range(0, len(rows), _INSERT_ROWS):
-            connection.execute(sa.insert(jobs), rows[at : at + _INSERT_ROWS])
+        insert_jobs(connection, in_order)
         return None
 
     for _ in range(_TRIES - 1):
@@ -84,10 +84,10 @@ async def accept_once(database: Database, accepted: Sequence[NewJob], receipt: R
 
 def _find_taken(connection: sa.Connection, accepted: Sequence[NewJob]) -> Taken | None:
     wanted = sorted({job.unique_key for job in accepted if job.unique_key is not None})
-    for at in range(0, len(wanted), _INSERT_ROWS):
+    for at in range(0, len(wanted), _KEYS):
         is_meant = (
             jobs.c.submitted_by == accepted[0].submitted_by,
-            jobs.c.unique_key.in_(wanted[at : at + _INSERT_ROWS]),
+            jobs.c.unique_key.in_(wanted[at : at + _KEYS]),
         )
         query = sa.select(jobs.c.unique_key, jobs.c.id).where(*is_meant, jobs.c.status.in_(LIVE)).limit(1)
         row = connection.execute(query).first()

@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.clock import parse_iso
 from app.database import Database, Json, UtcTime
 from app.group import GroupCommit, in_parts
+from app.history.accepts import insert_jobs
 from app.history.bulk import Bulk
 from app.history.deliveries import NewDelivery, Offer, accept_delivery, insert_deliveries, offer_nobody
 from app.history.receipts import Accepted, Receipt, accept_once
@@ -26,7 +27,6 @@ from app.history.tables import checkpoints, jobs, schedules
 from app.jobs.status import Status
 
 ALONE_AT = 2  # interruptions after which a job runs only where nothing else does
-_INSERT_ROWS = 1000  # a longer write would hold SQLite's only writer for too long
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
 
 
@@ -244,15 +244,8 @@ class Writer:
         return job
 
     async def _insert(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[None]:
-        rows = [insertable(job) for group in groups for job in group]
-        insert = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(jobs)
-        statement = insert.on_conflict_do_nothing(index_elements=[jobs.c.id])
-
-        def change(connection: sa.Connection) -> None:
-            for at in range(0, len(rows), _INSERT_ROWS):
-                connection.execute(statement, rows[at : at + _INSERT_ROWS])
-
-        await self._database.transact(change)
+        accepted = [job for group in groups for job in group]
+        await self._database.transact(lambda connection: insert_jobs(connection, accepted))
         return [None] * len(groups)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:

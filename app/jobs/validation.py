@@ -5,6 +5,7 @@ says what would be right.
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ MAX_DEPTH = 32
 MAX_LISTED = 100  # errors listed of one value; a hostile body could otherwise cost a hundred times its size
 MAX_TRANSLATED = 1_000
 
+_NOT_PLAIN = re.compile(rb"\\u|\d{18}|\d[eE]")
 _CONTAINERS = (dict, list, tuple)
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 _NOT_FINITE = ("finite_number", "A number must be finite; send null for NaN or infinity.")
@@ -69,6 +71,15 @@ def json_errors(value: object, prefix: str = "", *, max_depth: int = MAX_DEPTH) 
     inspection = _Inspection(prefix, max_depth)
     inspection.visit(value, ())
     return inspection.errors
+
+
+def is_plain(document: bytes) -> bool:
+    """Tell at a glance that a JSON document holds nothing that :func:`json_errors` would refuse.
+
+    True is sure: without an escaped character there is no U+0000 and no surrogate, without 18 digits in a row or
+    an exponent every number fits, and 32 opening brackets are no deeper than 32. False is no verdict.
+    """
+    return document.count(b"[") + document.count(b"{") <= MAX_DEPTH and _NOT_PLAIN.search(document) is None
 
 
 def field_errors(error: ValidationError, prefix: str = "", *, data: object = _UNKNOWN) -> list[FieldError]:

@@ -24,11 +24,14 @@ class Size:
     backlog: int = 1_000_000
     history: int = 5_000_000
     memory: int = 100_000
+    seconds: int = 10  # of following, twice
     peers: tuple[str, ...] = PEERS
     has_postgres: bool = True
 
 
-QUICK = Size(jobs=5_000, rounds=1, backlog=50_000, history=100_000, memory=20_000, peers=("arq_tuned", "saq"))
+QUICK = Size(
+    jobs=3_000, rounds=1, backlog=30_000, history=100_000, memory=10_000, peers=("arq_tuned", "saq"), seconds=3
+)
 
 
 def in_turns(rounds: int, **trials: Trial) -> dict[str, dict[str, Rounds]]:
@@ -118,7 +121,7 @@ def backlog(stage: Stage, size: Size) -> Iterator[Figure]:
     jobs = size.jobs // 2
     seen = in_turns(
         size.rounds,
-        short=lambda: stage.run("backlog", jobs=jobs, rows=2 * jobs),
+        short=lambda: stage.run("backlog", jobs=jobs, rows=jobs),
         long=lambda: stage.run("backlog", jobs=jobs, rows=size.backlog),
     )
     long, short = seen["long"], seen["short"]
@@ -145,8 +148,8 @@ def two_workers(stage: Stage, size: Size) -> Iterator[Figure]:
     """Two worker processes against one."""
     seen = in_turns(
         size.rounds,
-        one=lambda: stage.run("two", jobs=4000, slots=50, rows=1),
-        two=lambda: stage.run("two", jobs=4000, slots=50, rows=2),
+        one=lambda: stage.run("two", jobs=min(4000, size.jobs), slots=50, rows=1),
+        two=lambda: stage.run("two", jobs=min(4000, size.jobs), slots=50, rows=2),
     )
     yield seen["two"]["jobs_s"].to(seen["one"]["jobs_s"], "two workers to one, on work that waits", least=1.3)
 
@@ -161,7 +164,7 @@ def memory(stage: Stage, size: Size) -> Iterator[Figure]:
 
 def followers(stage: Stage, size: Size) -> Iterator[Figure]:
     """1,000 websockets, 100 progress events a second."""
-    seen = in_turns(size.rounds, ours=lambda: stage.run("followers", jobs=1000, seconds=10))["ours"]
+    seen = in_turns(size.rounds, ours=lambda: stage.run("followers", jobs=1000, seconds=size.seconds))["ours"]
     yield seen["p99_ms"].figure("1,000 followers, 100 events/s: lag p99", "ms", most=200)
     yield seen["stalled_p99_ms"].figure("the same beside one that stalls", "ms", most=200)
 

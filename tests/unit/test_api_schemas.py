@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
-from app.api.schemas import State, fresh_job, state_of, task_of
+from app.api.schemas import State, acceptance_json, answered_task_of, fresh_job, state_of, task_of
 from app.history.rows import Failure, Job
 from app.jobs.status import Status
 from app.live.progress import Progress
@@ -111,3 +112,20 @@ def test_times_are_written_in_utc_with_a_z() -> None:
     text = task_of(job(status=Status.FAILED, completed_at=NOON, error=failure)).model_dump_json()
 
     assert '"completed_at":"2026-01-01T12:00:00Z"' in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"user_id": "ada", "priority": 9, "params": {"text": "Grüße", "at": 1.5, "none": None, "list": [1, "2"]}},
+        {"scheduled_for": NOON + timedelta(microseconds=120), "unique_key": "only", "max_retries": 0},
+        {"created_at": NOON, "retried_from": "before"},
+    ],
+)
+def test_the_answer_to_a_submit_is_that_of_its_row(changes: dict[str, Any]) -> None:
+    accepted = new_job(**changes)
+
+    written = acceptance_json(accepted, "It was accepted.")
+
+    assert written == to_json(answered_task_of(fresh_job(accepted), "It was accepted."))

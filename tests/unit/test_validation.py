@@ -1,9 +1,11 @@
 """What the service takes as JSON, and what it says about what it does not take."""
 
+import json
 import math
 from datetime import UTC, datetime
 from typing import Literal
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,16 @@ from pydantic import Field, JsonValue, ValidationError
 
 from app.errors import FieldError, InvalidInput, MalformedJson
 from app.jobs.fields import Identifier, Integer, Model, Moment, Number
-from app.jobs.validation import check_json, field_errors, json_errors, parse_json, pointer, validate
+from app.jobs.validation import (
+    MAX_DEPTH,
+    check_json,
+    field_errors,
+    is_plain,
+    json_errors,
+    parse_json,
+    pointer,
+    validate,
+)
 
 STORABLE = st.recursive(
     st.none()
@@ -211,3 +222,24 @@ def test_pydantic_errors_are_translated_without_the_data_too() -> None:
 )
 def test_a_pointer_follows_rfc_6901(path: tuple[str | int, ...], written: str) -> None:
     assert pointer(path) == written
+
+
+@given(STORABLE | st.integers() | st.text())
+def test_what_is_plain_has_nothing_that_cannot_be_stored(value: JsonValue) -> None:
+    document = json.dumps(value).encode()
+
+    assert not (is_plain(document) and json_errors(parse_json(document)))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b'"\\u0000"', b"9223372036854775808", b"-9223372036854775809", b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)],
+)
+def test_what_cannot_be_stored_is_not_plain(document: bytes) -> None:
+    assert json_errors(parse_json(document))
+
+    assert not is_plain(document)
+
+
+def test_what_clients_send_is_plain() -> None:
+    assert is_plain(orjson.dumps({"parameters": {"text": "Grüße", "at": "2026-01-01T00:00:00Z", "n": [1, 2.5, None]}}))

@@ -11,12 +11,12 @@ from pathlib import Path
 import orjson
 
 from app.installation import Installation, open_installation
+from app.interpreter import calm_collector
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.contract import Family, JobType, TaskType
 from app.jobs.fields import Params, Result
 from app.lifecycle import Order
 from app.settings import Settings
-from workers.collector import calm_collector
 from workers.context import Context
 from workers.families import Work
 from workers.worker import Worker

@@ -1,0 +1,125 @@
+"""How both databases find what lists, the sweep and the figures ask for: by an index, in its order."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app.database import Database
+from app.history.dead_letters import DeadLetterFilter, dead_letters
+from app.history.figures import Stretch, count_by_queue, count_submitters, long_running
+from app.history.reader import COUNTED, JobFilter, LiveJob, Reader
+from app.history.retention import count_ended
+from app.jobs.status import Status
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+STRETCH = Stretch(since=NOON, until=NOON + timedelta(minutes=5))
+LAST = LiveJob(id="x", created_at=NOON, queue="alpha", priority=5, due_at=NOON)
+
+pytestmark = pytest.mark.databases("sqlite", "postgresql")
+
+Question = Callable[[Database], Awaitable[object]]
+
+
+def count(database: Database, **wanted: Any) -> Awaitable[int]:
+    return Reader(database).count(JobFilter(**wanted), limit=COUNTED)
+
+
+def letters(database: Database, **wanted: Any) -> Awaitable[object]:
+    return dead_letters(database, DeadLetterFilter(jobs=JobFilter(origin="all", **wanted)), now=NOON, limit=10)
+
+
+def page(index: str, **wanted: Any) -> tuple[str, Question]:
+    return index, lambda database: Reader(database).page(JobFilter(**wanted))
+
+
+def status(*statuses: Status) -> dict[str, Any]:
+    return {"statuses": frozenset(statuses)}
+
+
+RANGE = {"created_after": NOON, "created_before": NOON + timedelta(days=1)}
+
+LISTS: dict[str, tuple[str, Question]] = {
+    "all": page("age"),
+    "oldest first": ("age", lambda database: Reader(database).page(JobFilter(), sort="created_at")),
+    "pending": page("live", **status(Status.PENDING)),
+    "running": page("live", **status(Status.RUNNING)),
+    "completed": page("age", **status(Status.COMPLETED)),
+    "failed": page("dead", **status(Status.FAILED)),
+    "cancelled": page("dead", **status(Status.CANCELLED)),
+    "an owner's": page("owner", owner="ada"),
+    "of a queue": page("queue", queue="alpha"),
+    "of a type": page("type", task_type="system"),
+    "of a time": page("age", **RANGE),
+    "an owner's of a time": page("owner", owner="ada", **RANGE),
+}
+
+POINTED: dict[str, tuple[str, Question]] = {
+    "an owner's pending": page("live", owner="ada", **status(Status.PENDING)),
+    "an owner's failed": page("dead", owner="ada", **status(Status.FAILED)),
+    "of a queue, pending": page("live", queue="alpha", **status(Status.PENDING)),
+    "of a type, failed": page("dead", task_type="system", **status(Status.FAILED)),
+    "counted pending": ("live", lambda database: count(database, **status(Status.PENDING))),
+    "counted failed": ("dead", lambda database: count(database, **status(Status.FAILED))),
+    "counted of a queue": ("queue", lambda database: count(database, queue="alpha")),
+    "dead letters": ("dead", letters),
+    "an owner's dead letters": ("dead", lambda database: letters(database, owner="ada")),
+    "the sweep's page": ("live", lambda database: Reader(database).live_page(before=LAST)),
+    "what runs for long": ("live", lambda database: long_running(database, NOON, longer_than=timedelta(hours=1))),
+    "what ended lately": ("ended", lambda database: count_by_queue(database, STRETCH)),
+    "who submitted lately": ("age", lambda database: count_submitters(database, STRETCH)),
+    "what retention counts": ("ended", lambda database: count_ended(database, Status.COMPLETED, NOON)),
+    "last ticks": ("tick", lambda database: Reader(database).last_ticks()),
+}
+
+
+async def test_every_common_list_is_read_in_the_order_of_an_index(database: Database) -> None:
+    plans = {name: await plans_of(database, question) for name, (_, question) in LISTS.items()}
+
+    assert {name: index for name, (index, _) in LISTS.items() if f"_{index}" not in plans[name][0]} == {}
+    assert {name: plan for name, plan in plans.items() if is_sorted(plan[0])} == {}
+
+
+async def test_every_other_question_is_read_from_its_index(database: Database) -> None:
+    plans = {name: await plans_of(database, question) for name, (_, question) in POINTED.items()}
+
+    scans = {name: plan for name, plan in plans.items() if any(map(is_scan, plan))}
+    assert scans == {}
+    if database.dialect == "sqlite":  # without statistics PostgreSQL chooses among equals as it likes
+        assert {name: index for name, (index, _) in POINTED.items() if f"_{index}" not in plans[name][0]} == {}
+
+
+def is_sorted(plan: str) -> bool:
+    return "TEMP B-TREE" in plan or "Sort" in plan or is_scan(plan)
+
+
+def is_scan(plan: str) -> bool:
+    """Tell whether a plan reads the whole table, or a whole index of it in no useful order."""
+    lines = plan.splitlines()
+    return "Seq Scan on background_tasks" in plan or any(line == "SCAN background_tasks" for line in lines)
+
+
+async def plans_of(database: Database, question: Question) -> list[str]:
+    """Return how the database answers each query of a question about jobs."""
+    asked: list[tuple[str, Any]] = []
+
+    def keep(_connection: object, _cursor: object, statement: str, values: Any, *_rest: object) -> None:
+        asked.append((statement, values))
+
+    engine = database.reads.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", keep)
+    await question(database)
+    sa.event.remove(engine, "before_cursor_execute", keep)
+    return [await explained(database, text, values) for text, values in asked if "background_tasks" in text]
+
+
+async def explained(database: Database, statement: str, values: Any) -> str:
+    async with database.read() as connection:
+        if database.dialect == "sqlite":
+            steps = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            return "\n".join(step.detail for step in steps)
+        for unwanted in ("seqscan", "sort", "bitmapscan"):  # an empty table is scanned if that is possible at all
+            await connection.exec_driver_sql(f"SET LOCAL enable_{unwanted} = off")
+        return "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement}", values))
