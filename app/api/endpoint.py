@@ -54,6 +54,7 @@ class Call:
     installation: Installation
     headers: dict[str, str] = field(default_factory=dict)  # what the handler wants the answer to carry
     foreign: list[str] = field(default_factory=list)  # users whose things an administrator touches here
+    powers: list[str] = field(default_factory=list)  # what only an administrator may do that is done here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,9 @@ class Endpoint:
             result = error.code
             raise
         finally:
-            is_admin_act = self.method != "GET" and (self.access is Access.ADMIN or bool(call.foreign))
+            is_admin_act = self.method != "GET" and (
+                self.access is Access.ADMIN or bool(call.foreign) or bool(call.powers)
+            )
             if self.is_audited or is_admin_act:
                 await record_act(call.installation.records, _act(self.operation_id, call, query, result))
 
@@ -202,6 +205,8 @@ def _act(operation_id: str, call: Call, query: object, result: str) -> Act:
         details["query"] = given
     if call.foreign:
         details["users"] = sorted(set(call.foreign))
+    if call.powers:
+        details["powers"] = sorted(set(call.powers))
     return Act(
         actor=call.caller.user_id,
         action=operation_id,

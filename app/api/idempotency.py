@@ -52,7 +52,7 @@ class Repeats:
         """
         key = _key_of(call)
         if key is None:
-            orders = await submit.judge()
+            orders = await _judged(call, submit)
             accepted = await call.installation.lifecycle.submit(orders)
             return json_response(submit.answer(accepted, orders), status=submit.status, headers=call.headers)
         place = (call.caller.user_id, key)
@@ -69,7 +69,7 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
     fingerprint = _fingerprint(call, submit.raw)
     if (known := await _known(call, key)) is not None:
         return _replay(known, fingerprint)
-    orders = await submit.judge()
+    orders = await _judged(call, submit)
     body = b""
 
     def receipt(accepted: Sequence[NewJob]) -> Receipt:
@@ -92,6 +92,14 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
             raise
         return _replay(known, fingerprint)
     return web.Response(body=body, status=submit.status, content_type="application/json", headers=call.headers)
+
+
+async def _judged(call: Call, submit: Submit) -> Sequence[Order]:
+    """Return the orders, and note those that only an administrator may give."""
+    orders = await submit.judge()
+    if call.caller.is_admin:
+        call.powers.extend(order.job_type.kind for order in orders if order.job_type.is_admin_only)
+    return orders
 
 
 async def _known(call: Call, key: str) -> Receipt | None:
