@@ -72,6 +72,16 @@ class Settings(BaseSettings):
     jwt_audience: str = Field("", description="Audience (aud) that tokens of JWT_ISSUER must name.")
     jwt_jwks_url: str = Field("", description="URL of the keys of JWT_ISSUER, of which RS256 and ES256 are taken.")
 
+    rate_limit_per_minute: int = Field(
+        600,
+        ge=0,
+        le=1_000_000,
+        description="Requests a minute that one caller may send, administrators excepted; 0 is no limit.",
+    )
+    rate_limit_burst: int = Field(
+        100, ge=1, le=100_000, description="Requests that one caller may send at once, before RATE_LIMIT_PER_MINUTE."
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto is coloured lines on a terminal and JSON elsewhere."

@@ -26,10 +26,10 @@ from pydantic_core import to_json
 from app.api.auth import NOBODY, Caller, bearer_of
 from app.api.browsers import cookie_caller
 from app.api.reading import JSON_TYPES, MIB, check_media_type, read_body, read_query
-from app.api.resources import INSTALLATION, KEYRING, request_id_of
+from app.api.resources import INSTALLATION, KEYRING, RATE, RATE_LIMIT, request_id_of
 from app.credentials.acts import Act, record_act
 from app.credentials.scopes import Scope
-from app.errors import Forbidden, ServiceError, Unauthenticated
+from app.errors import Forbidden, RateLimited, ServiceError, Unauthenticated
 from app.installation import Installation
 from app.jobs.validation import parse_json, validate
 
@@ -87,6 +87,8 @@ class Endpoint:
         async def handle(request: web.Request) -> web.StreamResponse:
             caller = await admit(request, self.access, self.scope)
             call = Call(request=request, caller=caller, installation=request.app[INSTALLATION])
+            if self.access is not Access.OPEN:
+                await take_units(call, 1)
             given = {name: await self._read(request, name, annotation) for name, annotation in self.reads}
             async with self._audit(call, given.get("query")):
                 answer = await self.work(call, **given)
@@ -169,6 +171,18 @@ def endpoint(
         takes_key=takes_key,
         reads=tuple(hints.items()),
     )
+
+
+async def take_units(call: Call, cost: int) -> None:
+    """Take units of the caller's rate, and let the answer tell what is left; raise RateLimited."""
+    limit = call.request.app.get(RATE_LIMIT)
+    if limit is None:
+        return
+    try:
+        call.request[RATE] = await limit.take(call.caller, cost)
+    except RateLimited as refused:
+        call.request[RATE] = refused.headers
+        raise
 
 
 async def admit(request: web.Request, access: Access, scope: Scope) -> Caller:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from app.api.resources import METRICS, REQUEST_ID
+from app.api.resources import METRICS, RATE, REQUEST_ID
 from app.clock import new_id
 from app.log import bound, get_log
 
@@ -16,7 +16,7 @@ X_REQUEST_ID = "X-Request-ID"
 log = get_log()
 
 _GIVEN_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # what a proxy in front may call a request
-_EXPOSED = f"Location, Retry-After, Idempotency-Replayed, {X_REQUEST_ID}"
+_EXPOSED = f"Location, Retry-After, RateLimit, RateLimit-Policy, Idempotency-Replayed, {X_REQUEST_ID}"
 _ALLOWED = f"Authorization, Content-Type, Idempotency-Key, {X_REQUEST_ID}"
 _METHODS = "GET, POST, PATCH, DELETE"
 _PREFLIGHT_S = "600"
@@ -83,6 +83,7 @@ def add_headers(origins: Collection[str]) -> Prepare:
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         response.headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
         response.headers.update(_SAFETY)
+        response.headers.update(request.get(RATE, {}))
         is_page = response.content_type == "text/html"
         response.headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")

@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler
 from pydantic_core import to_json
 
 from app.api.resources import request_id_of
-from app.errors import FieldError, ServiceError, TooManyTries, Unauthenticated, Unavailable
+from app.errors import FieldError, RateLimited, ServiceError, Unauthenticated, Unavailable
 from app.jobs.fields import Model
 from app.log import get_log
 
@@ -61,7 +61,7 @@ def answer_service_error(error: ServiceError, request: web.Request) -> web.Respo
         headers["WWW-Authenticate"] = 'Bearer realm="jobs"'
     if isinstance(error, Unavailable):
         headers["Retry-After"] = _RETRY_AFTER_S
-    if isinstance(error, TooManyTries):
+    if isinstance(error, RateLimited):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     problem = _problem(
         request, status=error.status, code=error.code, title=title, detail=error.message, errors=error.errors

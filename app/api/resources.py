@@ -1,9 +1,12 @@
 """What every request can reach: the keys under which the composition root keeps the process's resources."""
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from app.api.auth import Keyring
 from app.api.hub import Hub
+from app.api.rate_limit import RateLimit
 from app.api.throttle import LoginThrottle
 from app.api.throughput import Throughput
 from app.credentials.passwords import Passwords
@@ -31,7 +34,10 @@ THROUGHPUT = web.AppKey("throughput", Throughput)
 SOCKETS = web.AppKey("sockets", Sockets)
 METRICS = web.AppKey("metrics", ProcessMetrics)
 
+RATE_LIMIT = web.AppKey("rate_limit", RateLimit)  # not there where the limit is off
+
 REQUEST_ID = web.RequestKey("request_id", str)
+RATE = web.RequestKey("rate", Mapping[str, str])  # what the answer's headers say of the caller's rate
 
 
 def request_id_of(request: web.BaseRequest) -> str:

@@ -23,8 +23,20 @@ from app.api.operations import operation_endpoints
 from app.api.problems import answer_problems
 from app.api.purges import purge_endpoints
 from app.api.queues import queue_endpoints
+from app.api.rate_limit import open_rate_limit
 from app.api.records import MAX_BODY, record_endpoints
-from app.api.resources import HUB, INSTALLATION, KEYRING, LOGINS, METRICS, SOCKETS, THROUGHPUT, Logins, Sockets
+from app.api.resources import (
+    HUB,
+    INSTALLATION,
+    KEYRING,
+    LOGINS,
+    METRICS,
+    RATE_LIMIT,
+    SOCKETS,
+    THROUGHPUT,
+    Logins,
+    Sockets,
+)
 from app.api.schedules import schedule_endpoints
 from app.api.sessions import session_endpoints
 from app.api.stream import close_sockets, stream_aliases, stream_endpoints
@@ -92,6 +104,9 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
     app[SOCKETS] = Sockets()
+    limit = open_rate_limit(installation.settings, installation.redis)
+    if limit is not None:
+        app[RATE_LIMIT] = limit
     app[METRICS] = ProcessMetrics()
     _add_routes(app, installation)
     app.on_response_prepare.append(add_headers(origins))
