@@ -165,6 +165,19 @@ class Unavailable(ServiceError):
     status = 503
 
 
+class Overloaded(Unavailable):
+    """More is being worked on than there is room for; nothing was accepted. Try again shortly."""
+
+    code = "overloaded"
+
+
+class TimedOut(ServiceError):
+    """This took longer than a request may."""
+
+    code = "request_timeout"
+    status = 504
+
+
 # --- what a job says ---------------------------------------------------------------------------
 
 

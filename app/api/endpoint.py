@@ -12,7 +12,7 @@ It returns the annotated answer model, or a response of its own. Its docstring's
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from pydantic_core import to_json
 from app.api.auth import NOBODY, Caller, bearer_of
 from app.api.browsers import cookie_caller
 from app.api.reading import JSON_TYPES, MIB, check_media_type, read_body, read_query
-from app.api.resources import INSTALLATION, KEYRING, RATE, RATE_LIMIT, request_id_of
+from app.api.resources import BODIES, INSTALLATION, KEYRING, QUOTA, RATE, RATE_LIMIT, request_id_of
 from app.credentials.acts import Act, record_act
 from app.credentials.scopes import Scope
 from app.errors import Forbidden, RateLimited, ServiceError, Unauthenticated
@@ -89,14 +89,25 @@ class Endpoint:
             call = Call(request=request, caller=caller, installation=request.app[INSTALLATION])
             if self.access is not Access.OPEN:
                 await take_units(call, 1)
-            given = {name: await self._read(request, name, annotation) for name, annotation in self.reads}
-            async with self._audit(call, given.get("query")):
-                answer = await self.work(call, **given)
-            if isinstance(answer, web.StreamResponse):
-                return answer
-            return json_response(answer, status=self.status, headers=call.headers)
+            with self._room(request):
+                return await self._do(call)
 
         return handle
+
+    def _room(self, request: web.Request) -> AbstractContextManager[None]:
+        """Hold room for what the request brings; a body without a length may be as long as the route takes."""
+        if self.body is None:
+            return nullcontext()
+        length = request.content_length
+        return request.app[BODIES].admitted(self.body_limit if length is None else min(length, self.body_limit))
+
+    async def _do(self, call: Call) -> web.StreamResponse:
+        given = {name: await self._read(call.request, name, annotation) for name, annotation in self.reads}
+        async with self._audit(call, given.get("query")):
+            answer = await self.work(call, **given)
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        return json_response(answer, status=self.status, headers=call.headers)
 
     @asynccontextmanager
     async def _audit(self, call: Call, query: object) -> AsyncIterator[None]:
@@ -183,6 +194,15 @@ async def take_units(call: Call, cost: int) -> None:
     except RateLimited as refused:
         call.request[RATE] = refused.headers
         raise
+
+
+@asynccontextmanager
+async def room_for(call: Call, count: int) -> AsyncIterator[None]:
+    """Accept so many tasks of the caller during the block; raise QuotaExceeded where they have no room to wait."""
+    quota = call.request.app[QUOTA]
+    await quota.check(call.caller, count)
+    with quota.coming(call.caller, count):
+        yield
 
 
 async def admit(request: web.Request, access: Access, scope: Scope) -> Caller:

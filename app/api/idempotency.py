@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from app.api.endpoint import Call, json_response
+from app.api.endpoint import Call, json_response, room_for
 from app.clock import utc_now
 from app.errors import BadRequest, IdempotencyKeyReused, RequestRepeated
 from app.history.receipts import Receipt, read_receipt
@@ -53,7 +53,8 @@ class Repeats:
         key = _key_of(call)
         if key is None:
             orders = await _judged(call, submit)
-            accepted = await call.installation.lifecycle.submit(orders)
+            async with room_for(call, len(orders)):
+                accepted = await call.installation.lifecycle.submit(orders)
             return json_response(submit.answer(accepted, orders), status=submit.status, headers=call.headers)
         place = (call.caller.user_id, key)
         if place in self._in_flight:
@@ -86,7 +87,8 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
         )
 
     try:
-        await call.installation.lifecycle.submit(orders, receipt=receipt)
+        async with room_for(call, len(orders)):
+            await call.installation.lifecycle.submit(orders, receipt=receipt)
     except RequestRepeated:
         if (known := await _known(call, key)) is None:
             raise

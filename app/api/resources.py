@@ -1,11 +1,14 @@
 """What every request can reach: the keys under which the composition root keeps the process's resources."""
 
+import asyncio
 from collections.abc import Mapping
 
 from aiohttp import web
 
 from app.api.auth import Keyring
+from app.api.gate import BodyGate, SocketPlaces
 from app.api.hub import Hub
+from app.api.quotas import WaitingQuota
 from app.api.rate_limit import RateLimit
 from app.api.throttle import LoginThrottle
 from app.api.throughput import Throughput
@@ -34,9 +37,13 @@ THROUGHPUT = web.AppKey("throughput", Throughput)
 SOCKETS = web.AppKey("sockets", Sockets)
 METRICS = web.AppKey("metrics", ProcessMetrics)
 
+QUOTA = web.AppKey("quota", WaitingQuota)
+BODIES = web.AppKey("bodies", BodyGate)
+PLACES = web.AppKey("places", SocketPlaces)
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)  # not there where the limit is off
 
 REQUEST_ID = web.RequestKey("request_id", str)
+TIME_LIMIT = web.RequestKey("time_limit", asyncio.Timeout)  # until the answer begins
 RATE = web.RequestKey("rate", Mapping[str, str])  # what the answer's headers say of the caller's rate
 
 

@@ -22,6 +22,8 @@ _LIVE: sa.ColumnElement[bool] = sa.literal_column(
     "status IN ('pending', 'running')"
 )  # as in the partial index, to the letter
 
+_WAITING: sa.ColumnElement[bool] = sa.literal_column("status = 'pending'")  # the same
+
 Sort = Literal["-created_at", "created_at", "-priority", "priority"]
 
 
@@ -120,6 +122,13 @@ class Reader:
     async def count(self, wanted: JobFilter) -> int:
         """Return how many jobs there are of this description."""
         query = sa.select(sa.func.count()).select_from(jobs).where(*conditions_of(wanted))
+        async with self._database.read() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def count_waiting(self, owner: str, *, at_most: int) -> int:
+        """Return how many jobs of an owner wait; ``at_most`` are counted, by an index of just these."""
+        found = sa.select(sa.literal(1)).select_from(jobs).where(jobs.c.submitted_by == owner, _WAITING).limit(at_most)
+        query = sa.select(sa.func.count()).select_from(found.subquery())
         async with self._database.read() as connection:
             return int((await connection.execute(query)).scalar_one())
 

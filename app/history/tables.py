@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from app.database import Json, UtcTime, metadata
 from app.jobs.status import Status
 
+_WAITING = sa.text("status = 'pending'")
 _LIVE = sa.text("status IN ('pending', 'running')")
 _DEAD = sa.text("status IN ('failed', 'cancelled')")
 _TICK = sa.text("schedule IS NOT NULL")
@@ -61,6 +62,8 @@ jobs = sa.Table(
     sqlite_with_rowid=False,
 )
 sa.Index("ix_background_tasks_live", jobs.c.id, sqlite_where=_LIVE, postgresql_where=_LIVE)
+# By owner, as the quota of what waits counts: an entry comes with the accept and goes with the start.
+sa.Index("ix_background_tasks_waiting", jobs.c.submitted_by, sqlite_where=_WAITING, postgresql_where=_WAITING)
 sa.Index("ix_background_tasks_dead", jobs.c.created_at, jobs.c.id, sqlite_where=_DEAD, postgresql_where=_DEAD)
 sa.Index("ix_background_tasks_age", jobs.c.created_at, jobs.c.id)
 sa.Index("ix_background_tasks_owner", jobs.c.submitted_by, jobs.c.created_at, jobs.c.id)
