@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_background_tasks_waiting",
         "background_tasks",
-        ["submitted_by"],
+        ["submitted_by", "status"],
         sqlite_where=_WAITING,
         postgresql_where=_WAITING,
     )
