@@ -116,6 +116,6 @@ async def test_the_count_reads_an_index_of_what_waits_and_nothing_else(api: ApiU
     count, values = next(found for found in seen if "count(" in found[0])
     async with api.house.database.read() as connection:
         found = await connection.exec_driver_sql("EXPLAIN QUERY PLAN " + count, values)
-        plan = " ".join(str(row[3]) for row in found)
+        plan = " ".join(str(tuple(row)) for row in found)
 
     assert "SEARCH background_tasks USING COVERING INDEX ix_background_tasks_waiting" in plan

@@ -15,6 +15,7 @@ from app.queue import keys
 from app.queue.rates import Rate, Rates
 from app.settings import Settings
 from tests.conftest import ADMIN_KEY
+from tests.support import house
 from tests.support.api import ADA_KEY, BOB_KEY, Answer, ApiUnderTest, running_api
 from tests.support.waiting import eventually
 
@@ -120,7 +121,7 @@ async def test_garbage_in_redis_keeps_nobody_out(api: ApiUnderTest, found: bytes
 
 
 async def test_a_key_of_another_type_keeps_nobody_out(api: ApiUnderTest) -> None:
-    await api.house.redis.rpush(keys.RATE + "ada", "x")
+    await house.reply(api.house.redis.rpush(keys.RATE + "ada", "x"))
 
     assert [answer.status for answer in await ask(api, 6)] == [200] * 5 + [429]
 
