@@ -82,6 +82,23 @@ def answer_http_error(error: web.HTTPException, request: web.Request) -> web.Res
     return _answer(_problem(request, status=error.status, code=code, title=title, detail=detail), headers)
 
 
+def answer_broken_head(plain: web.StreamResponse, request: web.BaseRequest, reason: str | None) -> web.Response:
+    """Turn the framework's plain answer to what is no HTTP, or has too long a head, into a problem."""
+    title = HTTPStatus(plain.status).phrase
+    problem = Problem(
+        type="urn:problem:broken_head",
+        title=title,
+        status=plain.status,
+        detail=f"This is not HTTP as it should be, or its head is too long: {(reason or title)[:200]}",
+        instance=request.path,
+        code="broken_head",
+        request_id=request_id_of(request),
+    )
+    answer = _answer(problem, {})
+    answer.force_close()
+    return answer
+
+
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error with a problem, so that no client ever sees a traceback or HTML."""

@@ -21,7 +21,7 @@ from app.api.keys import key_endpoints
 from app.api.middleware import add_headers, answer_preflights, limit_time, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
-from app.api.problems import answer_problems
+from app.api.problems import answer_broken_head, answer_problems
 from app.api.purges import purge_endpoints
 from app.api.queues import queue_endpoints
 from app.api.quotas import WaitingQuota
@@ -129,6 +129,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
     """Make what serves the application; packed bodies are not unpacked, so that none can be a bomb."""
     # The only way to reach the answers to what is no HTTP, too: no answer tells which version of what this is.
     web_response.SERVER_SOFTWARE = "jobs"  # type: ignore[attr-defined]  # no option for it
+    web.RequestHandler.handle_error = _handle_error  # type: ignore[method-assign,assignment]  # nor for this
     settings = app[INSTALLATION].settings
     return BoundedRunner(
         app,
@@ -139,6 +140,19 @@ def make_runner(app: web.Application) -> web.AppRunner:
         lingering_time=_LINGERING_S,
         shutdown_timeout=_SHUTDOWN_S,
     )
+
+
+_plainly = web.RequestHandler.handle_error
+
+
+def _handle_error(
+    handler: web.RequestHandler,
+    request: web.BaseRequest,
+    status: int = 500,
+    exc: BaseException | None = None,
+    message: str | None = None,
+) -> web.StreamResponse:
+    return answer_broken_head(_plainly(handler, request, status, exc, message), request, message)
 
 
 def _add_routes(app: web.Application, installation: Installation) -> None:

@@ -200,6 +200,7 @@ async def test_a_head_too_large_is_refused_without_a_traceback(api: ApiUnderTest
     ]
 
     assert [answer.split(b" ", 2)[1] for answer in answers] == [b"400"] * 3
+    assert all(b"application/problem+json" in answer and b'"broken_head"' in answer for answer in answers)
     assert not any(b"Traceback" in answer or b"<html" in answer.lower() for answer in answers)
 
 
