@@ -48,6 +48,16 @@ chaos: $(DEVELOPMENT) ## kill, stop and cut for an hour, and count what was lost
 	@$(BIN)/python -m pytest -m chaos
 	@$(BIN)/python -m tests.chaos
 
+.PHONY: fuzz
+fuzz: $(DEVELOPMENT) ## send 20,000 made-up requests to the running service (FUZZ_SEED=…)
+	@$(BIN)/python -m pytest -m chaos tests/acceptance/test_fuzz.py
+
+.PHONY: audit
+audit: $(DEVELOPMENT) ## look the pinned packages up among known vulnerabilities (needs the network)
+	@echo "Asking the vulnerability database about requirements-dev.txt: this needs the network, and pip-audit."
+	@$(BIN)/python -m pip_audit --version >/dev/null 2>&1 || { echo "pip-audit is not installed: $(BIN)/python -m pip install pip-audit" >&2; exit 1; }
+	@$(BIN)/python -m pip_audit --requirement requirements-dev.txt --require-hashes --disable-pip
+
 .PHONY: serve
 serve: $(RUNTIME) ## run the API
 	@exec $(BIN)/python -m app serve

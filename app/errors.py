@@ -4,7 +4,7 @@ Each class carries a stable ``code``, the HTTP status of its answer, and a docst
 is the default message. Facts are attributes, so that a log line or a problem answer can name them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -131,15 +131,31 @@ class TooLarge(ServiceError):
     status = 413
 
 
-class TooManyTries(ServiceError):
+class RateLimited(ServiceError):
+    """This caller asks too often."""
+
+    code = "rate_limited"
+    status = 429
+
+    def __init__(
+        self, message: str | None = None, *, retry_after_s: float, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.retry_after_s = retry_after_s
+        self.headers = headers or {}
+        super().__init__(message)
+
+
+class TooManyTries(RateLimited):
     """Too many failed logins; wait before the next."""
 
     code = "too_many_tries"
-    status = 429
 
-    def __init__(self, message: str | None = None, *, retry_after_s: float) -> None:
-        self.retry_after_s = retry_after_s
-        super().__init__(message)
+
+class QuotaExceeded(ServiceError):
+    """There is no room for more of this."""
+
+    code = "quota_exceeded"
+    status = 429
 
 
 class TooManyStreams(TooManyTries):
@@ -155,10 +171,17 @@ class Unavailable(ServiceError):
     status = 503
 
 
-class Busy(Unavailable):
-    """More requests are being worked on than this process takes at once; try again in a moment."""
+class Overloaded(Unavailable):
+    """More is being worked on than there is room for; nothing was accepted. Try again shortly."""
 
-    code = "busy"
+    code = "overloaded"
+
+
+class TimedOut(ServiceError):
+    """This took longer than a request may."""
+
+    code = "request_timeout"
+    status = 504
 
 
 # --- what a job says ---------------------------------------------------------------------------

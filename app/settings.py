@@ -78,6 +78,41 @@ class Settings(BaseSettings):
     jwt_audience: str = Field("", description="Audience (aud) that tokens of JWT_ISSUER must name.")
     jwt_jwks_url: str = Field("", description="URL of the keys of JWT_ISSUER, of which RS256 and ES256 are taken.")
 
+    rate_limit_per_minute: int = Field(
+        600,
+        ge=0,
+        le=1_000_000,
+        description="Requests a minute that one caller may send, administrators excepted; 0 is no limit.",
+    )
+    rate_limit_burst: int = Field(
+        100, ge=1, le=100_000, description="Requests that one caller may send at once, before RATE_LIMIT_PER_MINUTE."
+    )
+    max_waiting_per_user: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="Tasks of one user that may wait at a time, administrators excepted; 0 is no limit.",
+    )
+    request_timeout_s: float = Field(
+        60, ge=1, le=3600, description="Seconds until a request whose answer has not begun is given up."
+    )
+    idle_timeout_s: float = Field(
+        75,
+        ge=0.1,
+        le=3600,
+        description="Seconds until a connection without a complete request is cut, silent or slow; longer than a "
+        "proxy in front keeps its own.",
+    )
+    max_connections: int = Field(
+        10_000, ge=1, le=1_000_000, description="Connections that one API process serves; one more is reset."
+    )
+    max_bodies_mb: int = Field(
+        128,
+        ge=32,
+        le=65_536,
+        description="Megabytes of bodies that one API process takes in at a time; more gets a 503.",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto is coloured lines on a terminal and JSON elsewhere."

@@ -12,7 +12,7 @@ It returns the annotated answer model, or a response of its own. Its docstring's
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -26,10 +26,10 @@ from pydantic_core import to_json
 from app.api.auth import NOBODY, Caller, bearer_of
 from app.api.browsers import cookie_caller
 from app.api.reading import JSON_TYPES, MIB, check_media_type, read_body, read_query
-from app.api.resources import INSTALLATION, KEYRING, ROOM, request_id_of
+from app.api.resources import BODIES, INSTALLATION, KEYRING, QUOTA, RATE, RATE_LIMIT, request_id_of
 from app.credentials.acts import Act, record_act
 from app.credentials.scopes import Scope
-from app.errors import Forbidden, ServiceError, Unauthenticated
+from app.errors import Forbidden, RateLimited, ServiceError, Unauthenticated
 from app.installation import Installation
 from app.jobs.validation import parse_json, validate
 
@@ -54,6 +54,7 @@ class Call:
     installation: Installation
     headers: dict[str, str] = field(default_factory=dict)  # what the handler wants the answer to carry
     foreign: list[str] = field(default_factory=list)  # users whose things an administrator touches here
+    powers: list[str] = field(default_factory=list)  # what only an administrator may do that is done here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,20 +88,21 @@ class Endpoint:
         async def handle(request: web.Request) -> web.StreamResponse:
             caller = await admit(request, self.access, self.scope)
             call = Call(request=request, caller=caller, installation=request.app[INSTALLATION])
-            if not reads_body:
-                return await self._answer(call)
-            size = min(self.body_limit if request.content_length is None else request.content_length, self.body_limit)
-            room = request.app[ROOM]
-            room.take(size)
-            try:
-                return await self._answer(call)
-            finally:
-                room.leave(size)
+            if self.access is not Access.OPEN:
+                await take_units(call, 1)
+            with self._room(request):
+                return await self._do(call)
 
-        reads_body = any(name != "query" for name, _ in self.reads)
         return handle
 
-    async def _answer(self, call: Call) -> web.StreamResponse:
+    def _room(self, request: web.Request) -> AbstractContextManager[None]:
+        """Hold room for what the request brings; a body without a length may be as long as the route takes."""
+        if all(name == "query" for name, _ in self.reads):
+            return nullcontext()
+        length = request.content_length
+        return request.app[BODIES].admitted(self.body_limit if length is None else min(length, self.body_limit))
+
+    async def _do(self, call: Call) -> web.StreamResponse:
         given = {name: await self._read(call.request, name, annotation) for name, annotation in self.reads}
         async with self._audit(call, given.get("query")):
             answer = await self.work(call, **given)
@@ -119,7 +121,9 @@ class Endpoint:
             result = error.code
             raise
         finally:
-            is_admin_act = self.method != "GET" and (self.access is Access.ADMIN or bool(call.foreign))
+            is_admin_act = self.method != "GET" and (
+                self.access is Access.ADMIN or bool(call.foreign) or bool(call.powers)
+            )
             if self.is_audited or is_admin_act:
                 await record_act(call.installation.records, _act(self.operation_id, call, query, result))
 
@@ -183,6 +187,27 @@ def endpoint(
     )
 
 
+async def take_units(call: Call, cost: int) -> None:
+    """Take units of the caller's rate, and let the answer tell what is left; raise RateLimited."""
+    limit = call.request.app.get(RATE_LIMIT)
+    if limit is None:
+        return
+    try:
+        call.request[RATE] = await limit.take(call.caller, cost)
+    except RateLimited as refused:
+        call.request[RATE] = refused.headers
+        raise
+
+
+@asynccontextmanager
+async def room_for(call: Call, count: int) -> AsyncIterator[None]:
+    """Accept so many tasks of the caller during the block; raise QuotaExceeded where they have no room to wait."""
+    quota = call.request.app[QUOTA]
+    await quota.check(call.caller, count)
+    with quota.coming(call.caller, count):
+        yield
+
+
 async def admit(request: web.Request, access: Access, scope: Scope) -> Caller:
     """Return who is calling; raise Unauthenticated or Forbidden if they may not."""
     if access is Access.OPEN:
@@ -217,6 +242,8 @@ def _act(operation_id: str, call: Call, query: object, result: str) -> Act:
         details["query"] = given
     if call.foreign:
         details["users"] = sorted(set(call.foreign))
+    if call.powers:
+        details["powers"] = sorted(set(call.powers))
     return Act(
         actor=call.caller.user_id,
         action=operation_id,

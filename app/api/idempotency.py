@@ -10,8 +10,7 @@ from hashlib import sha256
 
 from aiohttp import web
 
-from app.api.endpoint import Call
-from app.api.webhooks import with_webhooks
+from app.api.endpoint import Call, room_for
 from app.clock import utc_now
 from app.errors import BadRequest, IdempotencyKeyReused, RequestRepeated
 from app.history.receipts import Receipt, read_receipt
@@ -51,8 +50,9 @@ class Repeats:
         """
         key = _key_of(call)
         if key is None:
-            orders = await with_webhooks(call, await submit.judge())
-            accepted = await call.installation.lifecycle.submit(orders)
+            orders = await _judged(call, submit)
+            async with room_for(call, len(orders)):
+                accepted = await call.installation.lifecycle.submit(orders)
             return _answer(call, submit.answer(accepted, orders), submit.status)
         place = (call.caller.user_id, key)
         if place in self._in_flight:
@@ -68,7 +68,7 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
     fingerprint = _fingerprint(call, submit.raw)
     if (known := await _known(call, key)) is not None:
         return _replay(known, fingerprint)
-    orders = await with_webhooks(call, await submit.judge())
+    orders = await _judged(call, submit)
     body = b""
 
     def receipt(accepted: Sequence[NewJob]) -> Receipt:
@@ -85,7 +85,8 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
         )
 
     try:
-        await call.installation.lifecycle.submit(orders, receipt=receipt)
+        async with room_for(call, len(orders)):
+            await call.installation.lifecycle.submit(orders, receipt=receipt)
     except RequestRepeated:
         if (known := await _known(call, key)) is None:
             raise
@@ -95,6 +96,14 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
 
 def _answer(call: Call, body: bytes, status: int) -> web.Response:
     return web.Response(body=body, status=status, headers={"Content-Type": "application/json", **call.headers})
+
+
+async def _judged(call: Call, submit: Submit) -> Sequence[Order]:
+    """Return the orders, and note those that only an administrator may give."""
+    orders = await submit.judge()
+    if call.caller.is_admin:
+        call.powers.extend(order.job_type.kind for order in orders if order.job_type.is_admin_only)
+    return orders
 
 
 async def _known(call: Call, key: str) -> Receipt | None:

@@ -8,9 +8,10 @@ from pydantic import ConfigDict, JsonValue
 from pydantic_core import to_json
 
 from app.api.batches import orders_of
-from app.api.endpoint import Access, Call, Endpoint, endpoint
+from app.api.endpoint import Access, Call, Endpoint, endpoint, take_units
 from app.api.execution import executed_order_of
 from app.api.idempotency import Judge, Repeats, Submit
+from app.api.rate_limit import cost_of_batch
 from app.api.reading import JSON_TYPES, MIB
 from app.api.schemas import AnsweredTask, acceptance_json, path_of
 from app.api.submissions import (
@@ -162,7 +163,10 @@ def _batch_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
             return orders_of(raw, content_type, catalogue=catalogue, forms=forms, caller=call.caller)
 
         async def judge() -> list[Order]:
-            return judge_now() if len(raw) <= _QUICK else await asyncio.to_thread(judge_now)
+            orders = judge_now() if len(raw) <= _QUICK else await asyncio.to_thread(judge_now)
+            if (cost := cost_of_batch(len(orders))) > 0:
+                await take_units(call, cost)
+            return orders
 
         return await repeats.once(call, Submit(raw=raw, judge=judge, answer=_answer_batch, status=202))
 

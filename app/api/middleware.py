@@ -1,5 +1,6 @@
 """What surrounds every request: its id, its log line, its metrics, and the headers for browsers."""
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -8,8 +9,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
-from app.api.resources import METRICS, REQUEST_ID
+from app.api.resources import METRICS, RATE, REQUEST_ID, TIME_LIMIT
 from app.clock import new_id
+from app.errors import TimedOut
 from app.log import bound, get_log
 
 X_REQUEST_ID = "X-Request-ID"
@@ -17,7 +19,7 @@ X_REQUEST_ID = "X-Request-ID"
 log = get_log()
 
 _GIVEN_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # what a proxy in front may call a request
-_EXPOSED = f"Location, Retry-After, Idempotency-Replayed, {X_REQUEST_ID}"
+_EXPOSED = f"Location, Retry-After, RateLimit, RateLimit-Policy, Idempotency-Replayed, {X_REQUEST_ID}"
 _ALLOWED = f"Authorization, Content-Type, Idempotency-Key, {X_REQUEST_ID}"
 _METHODS = "GET, POST, PATCH, DELETE"
 _PREFLIGHT_S = "600"
@@ -59,6 +61,25 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
+def limit_time(limit_s: float) -> Middleware:
+    """Make the middleware that gives up requests whose answer does not begin in time; a stream may go on for ever."""
+
+    @web.middleware
+    async def give_up(request: web.Request, handler: Handler) -> web.StreamResponse:
+        timeout = request[TIME_LIMIT] = asyncio.timeout(limit_s)
+        try:
+            async with timeout:
+                return await handler(request)
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise TimedOut(f"This took longer than the {limit_s:g} s that a request may take.") from error
+        finally:
+            del request[TIME_LIMIT]
+
+    return give_up
+
+
 def answer_preflights(origins: Collection[str]) -> Middleware:
     """Make the middleware that answers the question browsers ask before a call from another origin."""
 
@@ -84,7 +105,10 @@ def add_headers(origins: Collection[str]) -> Prepare:
     """
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
+        if (time_limit := request.get(TIME_LIMIT)) is not None:  # the handler itself begins the answer: a stream
+            time_limit.reschedule(None)
         response.headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
+        response.headers.update(request.get(RATE, {}))
         is_page = response.headers.get(hdrs.CONTENT_TYPE, "").startswith("text/html")
         response.headers.update(_PAGE_SAFETY if is_page else _DATA_SAFETY)
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")

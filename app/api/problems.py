@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler
 from pydantic_core import to_json
 
 from app.api.resources import request_id_of
-from app.errors import FieldError, ServiceError, TooManyTries, Unauthenticated, Unavailable
+from app.errors import FieldError, RateLimited, ServiceError, Unauthenticated, Unavailable
 from app.jobs.fields import Model
 from app.log import get_log
 
@@ -61,7 +61,7 @@ def answer_service_error(error: ServiceError, request: web.Request) -> web.Respo
         headers["WWW-Authenticate"] = 'Bearer realm="jobs"'
     if isinstance(error, Unavailable):
         headers["Retry-After"] = _RETRY_AFTER_S
-    if isinstance(error, TooManyTries):
+    if isinstance(error, RateLimited):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     problem = _problem(
         request, status=error.status, code=error.code, title=title, detail=error.message, errors=error.errors
@@ -82,6 +82,23 @@ def answer_http_error(error: web.HTTPException, request: web.Request) -> web.Res
     if isinstance(error, web.HTTPNotFound):
         detail = f"There is nothing at {request.path}: not found."
     return _answer(_problem(request, status=error.status, code=code, title=title, detail=detail), headers)
+
+
+def answer_broken_head(plain: web.StreamResponse, request: web.BaseRequest, reason: str | None) -> web.Response:
+    """Turn the framework's plain answer to what is no HTTP, or has too long a head, into a problem."""
+    title = HTTPStatus(plain.status).phrase
+    problem = Problem(
+        type="urn:problem:broken_head",
+        title=title,
+        status=plain.status,
+        detail=f"This is not HTTP as it should be, or its head is too long: {(reason or title)[:200]}",
+        instance=request.path,
+        code="broken_head",
+        request_id=request_id_of(request),
+    )
+    answer = _answer(problem, {})
+    answer.force_close()
+    return answer
 
 
 @web.middleware

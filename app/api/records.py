@@ -146,7 +146,7 @@ def _store_endpoint(record_type: AnyRecordType) -> Endpoint:
     record_model: Any = record_type.model
 
     async def store_records(call: Call, raw: bytes) -> StoredRecords:
-        owner = writer_of(record_type, call.caller)
+        owner = _writer(record_type, call)
         records = await _parse(record_type, raw, call.request.headers.get("Content-Type", ""), owner)
         _refuse_reserved(records)
         stored = await call.installation.records.upsert(record_type, records)
@@ -206,9 +206,10 @@ def _show_endpoint(record_type: AnyRecordType) -> Endpoint:
 
 def _delete_endpoint(record_type: AnyRecordType) -> Endpoint:
     async def delete_record(call: Call) -> DeletedRecords:
-        owner, record_id = writer_of(record_type, call.caller), _id_of(record_type, call)
+        owner, record_id = _writer(record_type, call), _id_of(record_type, call)
         if record_type.model is AuditEntry and record_id.startswith(RESERVED):
             raise Forbidden("What the service itself has noted is not deleted here; retention archives it first.")
+        await _note_owner(record_type, call, record_id)
         files = call.installation.settings.models_path
         if not await erase_one(call.installation.records, record_type, record_id, user_id=owner, files=files):
             _missing(record_type)
@@ -227,7 +228,7 @@ def _delete_endpoint(record_type: AnyRecordType) -> Endpoint:
 
 def _erase_endpoint(record_type: AnyRecordType) -> Endpoint:
     async def delete_records(call: Call, query: Owner) -> DeletedRecords:
-        house, owner = call.installation, eraser_of(call.caller, query.user_id)
+        house, owner = call.installation, _eraser(call, query.user_id)
         deleted = await erase_user(house.records, record_type, owner, files=house.settings.models_path)
         return DeletedRecords(kind=record_type.name, deleted=deleted)
 
@@ -244,7 +245,7 @@ def _erase_endpoint(record_type: AnyRecordType) -> Endpoint:
 def _erase_user_endpoint(record_types: Sequence[AnyRecordType]) -> Endpoint:
     async def delete_user_records(call: Call, query: Owner) -> DeletedUser:
         """Delete everything that is stored about a user for good, trained models with their files too."""
-        house, owner = call.installation, eraser_of(call.caller, query.user_id)
+        house, owner = call.installation, _eraser(call, query.user_id)
         files = house.settings.models_path
         deleted = {
             record_type.name: await erase_user(house.records, record_type, owner, files=files)
@@ -260,9 +261,10 @@ def _action_endpoint(record_type: AnyRecordType, action: RecordAction) -> Endpoi
     body_model: Any = action.body
 
     async def act(call: Call, body: body_model) -> record_model:
-        owner, now = writer_of(record_type, call.caller), utc_now()
+        owner, record_id, now = _writer(record_type, call), _id_of(record_type, call), utc_now()
+        await _note_owner(record_type, call, record_id)
         changed = await call.installation.records.change(
-            record_type, _id_of(record_type, call), lambda record: action.apply(record, body, now), user_id=owner
+            record_type, record_id, lambda record: action.apply(record, body, now), user_id=owner
         )
         return changed or _missing(record_type)
 
@@ -274,6 +276,31 @@ def _action_endpoint(record_type: AnyRecordType, action: RecordAction) -> Endpoi
         summary=action.summary,
         operation_id=_operation(action.name, record_type),
     )
+
+
+def _writer(record_type: AnyRecordType, call: Call) -> str | None:
+    """Return whose records this call may write; what belongs to nobody is an administrator's to write, and noted."""
+    owner = writer_of(record_type, call.caller)
+    if record_type.user_field is None:
+        call.powers.append(record_type.name)
+    return owner
+
+
+def _eraser(call: Call, asked: str) -> str:
+    owner = eraser_of(call.caller, asked)
+    if owner != call.caller.user_id:
+        call.foreign.append(owner)
+    return owner
+
+
+async def _note_owner(record_type: AnyRecordType, call: Call, record_id: str) -> None:
+    """Note whose record an administrator is about to change."""
+    if record_type.user_field is None or not call.caller.is_admin:
+        return
+    record = await call.installation.records.get(record_type, record_id)
+    owner = None if record is None else getattr(record, record_type.user_field)
+    if owner is not None and owner != call.caller.user_id:
+        call.foreign.append(owner)
 
 
 def _path(record_type: AnyRecordType) -> str:

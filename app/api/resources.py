@@ -1,11 +1,16 @@
 """What every request can reach: the keys under which the composition root keeps the process's resources."""
 
+import asyncio
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from app.api.auth import Keyring
+from app.api.gate import BodyGate
 from app.api.hub import Hub
 from app.api.links import Links
-from app.api.room import Room
+from app.api.quotas import WaitingQuota
+from app.api.rate_limit import RateLimit
 from app.api.throttle import LoginThrottle
 from app.api.throughput import Throughput
 from app.credentials.passwords import Passwords
@@ -27,10 +32,15 @@ LOGINS = web.AppKey("logins", Logins)
 HUB = web.AppKey("hub", Hub)
 THROUGHPUT = web.AppKey("throughput", Throughput)
 LINKS = web.AppKey("links", Links)
-ROOM = web.AppKey("room", Room)
 METRICS = web.AppKey("metrics", ProcessMetrics)
 
+QUOTA = web.AppKey("quota", WaitingQuota)
+BODIES = web.AppKey("bodies", BodyGate)
+RATE_LIMIT = web.AppKey("rate_limit", RateLimit)  # not there where the limit is off
+
 REQUEST_ID = web.RequestKey("request_id", str)
+TIME_LIMIT = web.RequestKey("time_limit", asyncio.Timeout)  # until the answer begins
+RATE = web.RequestKey("rate", Mapping[str, str])  # what the answer's headers say of the caller's rate
 
 
 def request_id_of(request: web.BaseRequest) -> str:

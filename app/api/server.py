@@ -13,21 +13,36 @@ from app.api.bulk import bulk_endpoints
 from app.api.dead_letters import dead_letter_endpoints
 from app.api.docs import docs_endpoints
 from app.api.endpoint import Call, Endpoint, Work, endpoint
+from app.api.gate import BodyGate, BoundedRunner
 from app.api.health import health_endpoints, probe_endpoints
 from app.api.hub import Hub
 from app.api.inspection import inspection_endpoints
 from app.api.intake import intake_endpoints
 from app.api.keys import key_endpoints
 from app.api.links import Links
-from app.api.middleware import add_headers, answer_preflights, observe
+from app.api.middleware import add_headers, answer_preflights, limit_time, observe
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
-from app.api.problems import answer_problems
+from app.api.problems import answer_broken_head, answer_problems
 from app.api.purges import purge_endpoints
 from app.api.queues import queue_endpoints
+from app.api.quotas import WaitingQuota
+from app.api.rate_limit import open_rate_limit
+from app.api.reading import MIB
 from app.api.records import MAX_BODY, record_endpoints
-from app.api.resources import HUB, INSTALLATION, KEYRING, LINKS, LOGINS, METRICS, ROOM, THROUGHPUT, Logins
-from app.api.room import Room
+from app.api.resources import (
+    BODIES,
+    HUB,
+    INSTALLATION,
+    KEYRING,
+    LINKS,
+    LOGINS,
+    METRICS,
+    QUOTA,
+    RATE_LIMIT,
+    THROUGHPUT,
+    Logins,
+)
 from app.api.schedules import schedule_endpoints
 from app.api.sessions import session_endpoints
 from app.api.stream import stream_aliases, stream_endpoints
@@ -88,9 +103,10 @@ async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
 
 def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.Application:
     """Build the application on an open installation, which the caller closes after it."""
-    origins = installation.settings.cors_origins
+    settings = installation.settings
+    origins = settings.cors_origins
     app = web.Application(
-        middlewares=[observe, answer_problems, answer_preflights(origins)],
+        middlewares=[observe, answer_problems, answer_preflights(origins), limit_time(settings.request_timeout_s)],
         client_max_size=MAX_BODY,  # every endpoint sets its own limit below this one
     )
     app[INSTALLATION] = installation
@@ -99,7 +115,11 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
     app[LINKS] = Links(limit=installation.settings.streams_per_caller)
-    app[ROOM] = Room()
+    app[QUOTA] = WaitingQuota(installation.reader, settings.max_waiting_per_user)
+    app[BODIES] = BodyGate(settings.max_bodies_mb * MIB)
+    limit = open_rate_limit(settings, installation.redis)
+    if limit is not None:
+        app[RATE_LIMIT] = limit
     app[METRICS] = ProcessMetrics()
     _add_routes(app, installation)
     app.on_response_prepare.append(add_headers(origins))
@@ -112,9 +132,30 @@ def make_runner(app: web.Application) -> web.AppRunner:
     """Make what serves the application; packed bodies are not unpacked, so that none can be a bomb."""
     # The only way to reach the answers to what is no HTTP, too: no answer tells which version of what this is.
     web_response.SERVER_SOFTWARE = "jobs"  # type: ignore[attr-defined]  # no option for it
-    return web.AppRunner(
-        app, access_log=None, auto_decompress=False, lingering_time=_LINGERING_S, shutdown_timeout=_SHUTDOWN_S
+    web.RequestHandler.handle_error = _handle_error  # type: ignore[method-assign,assignment]  # nor for this
+    settings = app[INSTALLATION].settings
+    return BoundedRunner(
+        app,
+        most_connections=settings.max_connections,
+        keepalive_timeout=settings.idle_timeout_s,  # counts from the last answer, whatever dribbles in meanwhile
+        access_log=None,
+        auto_decompress=False,
+        lingering_time=_LINGERING_S,
+        shutdown_timeout=_SHUTDOWN_S,
     )
+
+
+_plainly = web.RequestHandler.handle_error
+
+
+def _handle_error(
+    handler: web.RequestHandler,
+    request: web.BaseRequest,
+    status: int = 500,
+    exc: BaseException | None = None,
+    message: str | None = None,
+) -> web.StreamResponse:
+    return answer_broken_head(_plainly(handler, request, status, exc, message), request, message)
 
 
 def _add_routes(app: web.Application, installation: Installation) -> None:

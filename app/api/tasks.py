@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import ConfigDict, model_validator
 
-from app.api.endpoint import Call, Endpoint, endpoint
+from app.api.endpoint import Call, Endpoint, endpoint, room_for
 from app.api.filters import (
     Filters,
     GlanceQuery,
@@ -240,7 +240,8 @@ async def change_task(call: Call, body: TaskChange) -> AnsweredTask:
 
 async def replay(call: Call, task_id: str) -> AnsweredTask:
     """Submit a task again as a new one of the caller's; raise Conflict if it has neither failed nor been cancelled."""
-    again = await call.installation.lifecycle.retry(task_id, owner=call.caller.user_id)
+    async with room_for(call, 1):
+        again = await call.installation.lifecycle.retry(task_id, owner=call.caller.user_id)
     call.headers["Location"] = path_of(again.id)
     return answered_task_of(fresh_job(again), f"Task submitted again with priority {again.priority}")
 

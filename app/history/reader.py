@@ -26,6 +26,8 @@ _DEAD_STATUSES = frozenset({Status.FAILED, Status.CANCELLED})
 
 COUNTED = 10_000  # how far the jobs of a list are counted; of a longer one only that is said
 
+_WAITING: sa.ColumnElement[bool] = sa.literal_column("status = 'pending'")  # the same
+
 Sort = Literal["-created_at", "created_at", "-priority", "priority"]
 
 
@@ -125,6 +127,13 @@ class Reader:
         """Return how many jobs there are of this description; with a ``limit``, no more than that are counted."""
         found = sa.select(sa.literal(1)).select_from(jobs).where(*conditions_of(wanted)).limit(limit).subquery()
         query = sa.select(sa.func.count()).select_from(found)
+        async with self._database.read() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def count_waiting(self, owner: str, *, at_most: int) -> int:
+        """Return how many jobs of an owner wait; ``at_most`` are counted, by an index of just these."""
+        found = sa.select(sa.literal(1)).select_from(jobs).where(jobs.c.submitted_by == owner, _WAITING).limit(at_most)
+        query = sa.select(sa.func.count()).select_from(found.subquery())
         async with self._database.read() as connection:
             return int((await connection.execute(query)).scalar_one())
 

@@ -11,6 +11,7 @@ BELL = "jobs:bell:"  # + queue → list that idle workers block on
 PROGRESS = "jobs:progress:"  # + id → last progress as JSON
 CACHE = "jobs:cache:"  # + name → what can be computed again; nothing else may begin like this
 WORKER = "jobs:worker:"  # + worker id → heartbeat as JSON
+RATE = "jobs:rate:"  # + caller → when what it has taken of its rate is paid, µs of Redis time; fades then
 ASIDE = "jobs:aside:"  # + key → what stood there and was of no use; nobody reads it, and it fades
 
 LEASES = "arq:leases"  # sorted set: id → deadline in ms of Redis time
@@ -28,6 +29,7 @@ EPOCH = "jobs:epoch"  # hash: installation, counter, run_id of the server; walk 
 CLOCK = "jobs:clock"  # when a worker was last heard of, ms of Redis time
 
 RUNNING_OFFSET = 4_000_000_000_000_000  # added to the score of a running job; sums stay exact in a double
+MAX_COST = 1000  # units of its rate that one request may cost a caller
 PRIORITIES = range(1, 11)
 FIXED = {  # what each of our own keys must be
     LEASES: "zset",

@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from app.clock import utc_now
-from app.live.workers import Heartbeat, beat
+from app.live.workers import beat
 from app.queue import keys
 from app.settings import Settings
 from tests.support import house
 from tests.support.api import ADA_KEY, BOB_KEY, ApiUnderTest, running_api
+from tests.support.workers import heartbeat
 
 NAMES = {"worker", "task_id", "task_name", "args", "kwargs", "time_start", "eta", "queue", "priority", "user_id"}
 
@@ -91,21 +91,3 @@ async def test_a_worker_that_there_is_not_is_not_found(api: ApiUnderTest) -> Non
     answer = await api.ask("POST", "/api/workers/here:1:abc/drain")
 
     assert (answer.status, answer.json["code"]) == (404, "not_found")
-
-
-def heartbeat(worker_id: str) -> Heartbeat:
-    now = utc_now()
-    return Heartbeat(
-        id=worker_id,
-        host="here",
-        pid=1,
-        queues=["alpha"],
-        slots=1,
-        running=0,
-        processed=0,
-        failed=0,
-        rss=1,
-        loop_lag=0.0,
-        started_at=now,
-        last_heartbeat=now,
-    )

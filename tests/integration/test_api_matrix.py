@@ -5,18 +5,25 @@ A route without a line in the table fails, and so does a line without a route.
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 from aiohttp import WSMsgType
 
 from app.api.server import PREFIXES
+from app.clock import utc_now
+from app.history.writer import Writer
 from app.jobs.catalogue import load_catalogue
+from app.live.workers import beat
 from app.settings import Settings
 from tests.conftest import ADMIN_KEY
+from tests.support import house
 from tests.support.api import ADA_KEY, BOB_KEY, ApiUnderTest, running_api
 from tests.support.credentials import key_of
+from tests.support.sample_records import SAMPLES
+from tests.support.workers import heartbeat
 
 CALLERS = ("anonymous", "owner", "other", "reader", "admin")
 
@@ -57,6 +64,9 @@ GET    /api/tasks/failed                            401   200   200    200   200
 GET    /api/tasks/count/all                         401   200   200    200   200
 GET    /api/tasks/health                            401   200   200    200   200
 GET    /api/tasks/queues/stats                      401   200   200    200   200
+GET    /api/tasks/active/list                       401   200   200    200   200
+GET    /api/tasks/reserved/list                     401   200   200    200   200
+GET    /api/tasks/scheduled/list                    401   200   200    200   200
 GET    /api/tasks/registered/list                   401   200   200    200   200
 GET    /api/tasks/workers/stats                     401   200   200    200   200
 GET    /api/tasks/workers/status                    401   200   200    200   200
@@ -72,7 +82,14 @@ POST   /api/tasks/{task_id}/retry                   401   202   404    403   202
 PATCH  /api/tasks/{task_id}                         401   200   404    403   200
 
 POST   /api/tasks/enqueue                           401   201   201    403   201
+POST   /api/tasks/execute                           401   403   403    403   202
+POST   /api/tasks/batch                             401   202   202    403   202
+POST   /api/tasks/bulk                              401   403   403    403   202
+POST   /api/tasks/purge/queue?queue_name=default&confirm=true 401   403   403    403   200
+POST   /api/tasks/purge/results?confirm=true        401   403   403    403   200
+POST   /api/tasks/cancel/all?confirm=true           401   403   403    403   200
 POST   /api/tasks/ari/aggregate-snapshots           401   202   202    403   202
+POST   /api/tasks/ari/analyze-active-users          401   403   403    403   202
 POST   /api/tasks/ari/analyze-trends                401   202   202    403   202
 POST   /api/tasks/edm/batch-analysis                401   202   202    403   202
 POST   /api/tasks/edm/detect-misinformation         401   202   202    403   202
@@ -86,32 +103,64 @@ POST   /api/tasks/maintenance/maintain-database     401   403   403    403   202
 POST   /api/tasks/model/benchmark                   401   202   202    403   202
 POST   /api/tasks/model/evaluate                    401   202   202    403   202
 POST   /api/tasks/model/finetune                    401   202   202    403   202
+POST   /api/tasks/system/bulk                       401   403   403    403   202
 POST   /api/tasks/system/daily-metrics              401   403   403    403   202
 POST   /api/tasks/system/echo                       401   202   202    403   202
 POST   /api/tasks/system/flaky                      401   202   202    403   202
 POST   /api/tasks/system/health-check               401   403   403    403   202
 POST   /api/tasks/system/monitor-queues             401   403   403    403   202
 
-GET    /api/records/alerts                          401   200   200    200   200
+GET    /api/records/alerts                          401   403   403    403   200
 POST   /api/records/alerts                          401   403   403    403   200
+GET    /api/records/alerts/{id}                     401   403   403    403   200
+DELETE /api/records/alerts/{id}                     401   403   403    403   200
 GET    /api/records/ari-snapshots                   401   200   200    200   200
 POST   /api/records/ari-snapshots                   401   200   200    403   200
+DELETE /api/records/ari-snapshots?user_id=ada       401   200   403    403   200
+GET    /api/records/ari-snapshots/{id}              401   200   404    200   200
+DELETE /api/records/ari-snapshots/{id}              401   200   404    403   200
 GET    /api/records/audit-entries                   401   200   200    200   200
 POST   /api/records/audit-entries                   401   200   200    403   200
+DELETE /api/records/audit-entries?user_id=ada       401   200   403    403   200
+GET    /api/records/audit-entries/{id}              401   200   404    200   200
+DELETE /api/records/audit-entries/{id}              401   200   404    403   200
 GET    /api/records/edm-debts                       401   200   200    200   200
 POST   /api/records/edm-debts                       401   200   200    403   200
+DELETE /api/records/edm-debts?user_id=ada           401   200   403    403   200
+GET    /api/records/edm-debts/{id}                  401   200   404    200   200
+DELETE /api/records/edm-debts/{id}                  401   200   404    403   200
+POST   /api/records/edm-debts/{id}/resolve          401   200   404    403   200
 GET    /api/records/fact-checks                     401   200   200    200   200
 POST   /api/records/fact-checks                     401   403   403    403   200
+GET    /api/records/fact-checks/{id}                401   200   200    200   200
+DELETE /api/records/fact-checks/{id}                401   403   403    403   200
 GET    /api/records/ffe-blocks                      401   200   200    200   200
 POST   /api/records/ffe-blocks                      401   200   200    403   200
+DELETE /api/records/ffe-blocks?user_id=ada          401   200   403    403   200
+GET    /api/records/ffe-blocks/{id}                 401   200   404    200   200
+DELETE /api/records/ffe-blocks/{id}                 401   200   404    403   200
+POST   /api/records/ffe-blocks/{id}/complete        401   200   404    403   200
 GET    /api/records/ffe-goals                       401   200   200    200   200
 POST   /api/records/ffe-goals                       401   200   200    403   200
+DELETE /api/records/ffe-goals?user_id=ada           401   200   403    403   200
+GET    /api/records/ffe-goals/{id}                  401   200   404    200   200
+DELETE /api/records/ffe-goals/{id}                  401   200   404    403   200
 GET    /api/records/interactions                    401   200   200    200   200
 POST   /api/records/interactions                    401   200   200    403   200
+DELETE /api/records/interactions?user_id=ada        401   200   403    403   200
+GET    /api/records/interactions/{id}               401   200   404    200   200
+DELETE /api/records/interactions/{id}               401   200   404    403   200
 GET    /api/records/models                          401   200   200    200   200
 POST   /api/records/models                          401   200   200    403   200
+DELETE /api/records/models?user_id=ada              401   200   403    403   200
+GET    /api/records/models/{id}                     401   200   404    200   200
+DELETE /api/records/models/{id}                     401   200   404    403   200
 GET    /api/records/training-examples               401   200   200    200   200
 POST   /api/records/training-examples               401   200   200    403   200
+DELETE /api/records/training-examples?user_id=ada   401   200   403    403   200
+GET    /api/records/training-examples/{id}          401   200   404    200   200
+DELETE /api/records/training-examples/{id}          401   200   404    403   200
+DELETE /api/records?user_id=ada                     401   200   403    403   200
 
 GET    /api/schedules                               401   200   200    200   200
 POST   /api/schedules/{name}/enable                 401   403   403    403   200
@@ -127,9 +176,15 @@ POST   /api/webhooks/{webhook_id}/rotate            401   200   404    403   200
 POST   /api/webhooks/{webhook_id}/test              401   202   404    403   202
 GET    /api/webhooks/{webhook_id}/deliveries        401   200   404    200   200
 POST   /api/webhooks/deliveries/{delivery_id}/redeliver 401 202 404    403   202
+GET    /api/dead-letters                            401   200   200    200   200
+POST   /api/dead-letters/{id}/replay                401   403   403    403   202
+POST   /api/dead-letters/{id}/discard               401   403   403    403   200
+POST   /api/queues/{queue}/pause                    401   403   403    403   200
+POST   /api/queues/{queue}/resume                   401   403   403    403   200
+POST   /api/workers/{worker_id}/drain               401   403   403    403   200
 """
 
-MODEL = {"parameters": {"model_name": "m"}}
+MODEL = {"parameters": {"model_name": "kneser-ney"}}
 GOAL = {"parameters": {"goal_id": "g", "goal_description": "Learn to sail"}}
 WEBHOOK = {"url": "https://hooks.example.com/", "events": ["task.failed"]}
 SUBMIT: dict[str, Any] = {"parameters": {}}
@@ -141,6 +196,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/api/webhooks/{webhook_id}"): {"enabled": False},
     ("PATCH", "/api/tasks/{task_id}"): {"priority": 7},
     ("POST", "/api/tasks/enqueue"): {"task_name": "system.echo", "params": {}},
+    ("POST", "/api/tasks/execute"): {"task_name": "system.echo"},
+    ("POST", "/api/tasks/batch"): {"tasks": [{"task_name": "system.echo", "params": {}}]},
+    ("POST", "/api/tasks/bulk"): {"action": "cancel", "filter": {"queue": "default"}},
+    ("POST", "/api/tasks/system/bulk"): {"parameters": {"action": "cancel", "selection": {"queue": "default"}}},
+    ("POST", "/api/records/edm-debts/{id}/resolve"): {"resolution_method": "citation_added"},
+    ("POST", "/api/records/ffe-blocks/{id}/complete"): {"actual_minutes": 40},
     ("POST", "/api/tasks/ffe/plan-goal"): GOAL,
     ("POST", "/api/tasks/ffe/track-progress"): {"parameters": {"goal_id": "g"}},
     ("POST", "/api/tasks/model/benchmark"): MODEL,
@@ -155,14 +216,22 @@ class Line:
 
     method: str
     path: str
+    query: str
     expected: dict[str, int]
+
+    @property
+    def is_act(self) -> bool:
+        """Whether this changes what only an administrator may change."""
+        return self.method != "GET" and self.expected["owner"] == 403 and self.expected["admin"] < 300
 
 
 def lines() -> Iterator[Line]:
     for text in TABLE.splitlines():
         if text.strip() and not text.startswith("#"):
             method, path, *numbers = text.split()
-            yield Line(method=method, path=path, expected=dict(zip(CALLERS, map(int, numbers), strict=True)))
+            path, mark, query = path.partition("?")
+            expected = dict(zip(CALLERS, map(int, numbers), strict=True))
+            yield Line(method=method, path=path, query=mark + query, expected=expected)
 
 
 def served(api: ApiUnderTest) -> set[tuple[str, str]]:
@@ -208,6 +277,25 @@ async def own_key(api: ApiUnderTest) -> str:
     return (await key_of(api, "ada"))[0]
 
 
+async def failed_task(api: ApiUnderTest) -> str:
+    job = replace(house.new_job(kind="system.echo", queue="default", params={}), submitted_by="ada")
+    await Writer(api.house.database).accept([job])
+    await Writer(api.house.database).end_pending(job.id, house.OOPS, now=utc_now())
+    return job.id
+
+
+async def live_worker(api: ApiUnderTest) -> str:
+    await beat(api.house.redis, heartbeat("here:1:abc"))
+    return "here:1:abc"
+
+
+async def record(api: ApiUnderTest, kind: str) -> str:
+    """Store the owner's record of a kind anew; return its id as a path spells it."""
+    stored = await api.ask("POST", f"/api/records/{kind}", json=[SAMPLES[kind]])
+    assert stored.status == 200, stored.text
+    return quote(str(next(iter(SAMPLES[kind].values()))), safe="")
+
+
 PREPARED: dict[tuple[str, str], Callable[[ApiUnderTest], Awaitable[str]]] = {
     ("POST", "/api/tasks/{task_id}/retry"): cancelled_task
 }
@@ -215,7 +303,16 @@ PREPARED: dict[tuple[str, str], Callable[[ApiUnderTest], Awaitable[str]]] = {
 
 async def address(api: ApiUnderTest, line: Line) -> str:
     """Return a path of this line's route to something that the owner has just made."""
-    path = line.path.replace("{name}", "audit-archive").replace("{file}", "docs.js")
+    path = (
+        line.path.replace("{name}", "audit-archive").replace("{file}", "docs.js").replace("{queue}", "default")
+        + line.query
+    )
+    if "{worker_id}" in path:
+        path = path.replace("{worker_id}", await live_worker(api))
+    if "/records/" in path and "{id}" in path:
+        path = path.replace("{id}", await record(api, path.split("/")[3]))
+    if "{id}" in path:
+        path = path.replace("{id}", await failed_task(api))
     if "{key_id}" in path:
         path = path.replace("{key_id}", await own_key(api))
     if "{webhook_id}" in path:
@@ -260,6 +357,56 @@ async def test_every_route_answers_every_caller_as_the_table_says(api: ApiUnderT
                 wrong.append(f"{line.method} {line.path} as {caller}: shows the owner's task")
 
     assert wrong == []
+
+
+async def last_act(api: ApiUnderTest) -> dict[str, Any]:
+    """Return the newest audit entry."""
+    listed = (await api.ask("GET", "/api/records/audit-entries?limit=1")).json["records"]
+    return dict(listed[0]) if listed else {}
+
+
+async def test_every_act_of_an_administrator_leaves_an_entry(api: ApiUnderTest) -> None:
+    acts = [line for line in lines() if line.is_act]
+    without: list[str] = []
+
+    for line in acts:
+        path = await address(api, line)
+        await ask(api, line, path, ADMIN_KEY)
+        entry = await last_act(api)
+        if (entry.get("user_id"), entry.get("resource")) != ("admin", unquote(path.partition("?")[0])):
+            without.append(f"{line.method} {line.path}")
+
+    assert without == []
+    assert len(acts) >= 20
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/tasks/enqueue", {"task_name": "system.health_check", "params": {}}),
+        ("/api/tasks/execute", {"task_name": "system.health_check"}),
+        ("/api/tasks/batch", {"tasks": [{"task_name": "system.health_check", "params": {}}]}),
+    ],
+)
+async def test_what_only_an_administrator_may_submit_leaves_an_entry_however_it_is_submitted(
+    api: ApiUnderTest, path: str, body: dict[str, Any]
+) -> None:
+    answer = await api.ask("POST", path, json=body)
+
+    entry = await last_act(api)
+    assert answer.status in {201, 202}, answer.text
+    assert (entry["user_id"], entry["resource"], entry["result"]) == ("admin", path, "success")
+
+
+async def test_an_administrator_who_deletes_somebody_elses_record_leaves_an_entry(api: ApiUnderTest) -> None:
+    for path in ("/api/records/ffe-goals/goal-1", "/api/records/ffe-goals?user_id=ada", "/api/records?user_id=ada"):
+        await record(api, "ffe-goals")
+
+        answer = await api.ask("DELETE", path)
+
+        entry = await last_act(api)
+        assert (answer.status, entry["resource"]) == (200, path.partition("?")[0])
+        assert entry["details"]["users"] == ["ada"]
 
 
 async def test_every_route_has_a_line_and_every_line_a_route(api: ApiUnderTest) -> None:

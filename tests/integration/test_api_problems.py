@@ -8,8 +8,6 @@ from typing import Any, NoReturn
 import orjson
 import pytest
 
-from app.api.resources import ROOM
-from app.api.room import MAX_BYTES
 from app.errors import Unavailable
 from app.history.writer import Writer
 from app.settings import Settings
@@ -200,19 +198,3 @@ async def test_browsers_of_allowed_origins_may_call(settings: Settings) -> None:
         assert "Access-Control-Allow-Credentials" not in answer.headers
     assert "Access-Control-Allow-Origin" not in foreign.headers
     assert "Access-Control-Allow-Origin" not in foreign_preflight.headers
-
-
-@pytest.mark.databases("sqlite")
-async def test_a_full_process_answers_503_before_it_reads_and_works_on(api: ApiUnderTest) -> None:
-    room = api.app[ROOM]
-    room.take(MAX_BYTES)
-
-    refused = await api.ask("POST", "/api/tasks/test/note", json={"parameters": {}})
-    read = await api.ask("GET", "/api/tasks")
-    room.leave(MAX_BYTES)
-    taken = [(await api.ask("POST", "/api/tasks/test/note", data=b"{")).status, (await api.submit())["status"]]
-
-    assert (refused.status, refused.json["code"], refused.headers["Retry-After"]) == (503, "busy", "2")
-    assert (read.status, read.json["total_count"]) == (200, 0)
-    assert taken == [415, "pending"]
-    assert (room._requests, room._bytes) == (0, 0)

@@ -14,7 +14,8 @@ from app.credentials.passwords import Passwords
 from app.credentials.scopes import EVERYTHING, ORDINARY, Scope, covers, parse_scopes
 from app.credentials.secret import ServerSecret, open_secret
 from app.credentials.tokens import Tokens
-from app.errors import BadRequest, Misconfigured, TooManyTries
+from app.errors import BadRequest, Misconfigured
+from app.queue.rates import Rate
 from app.settings import Settings
 
 SECRET = ServerSecret("a secret of the tests that is long enough")
@@ -135,18 +136,16 @@ async def test_what_is_fresh_is_read_once_by_many_and_again_when_it_is_old() -> 
 
 
 def test_failures_hold_up_the_next_try_until_they_have_drained_away() -> None:
-    throttle = Throttle(burst=2, every_s=100)
+    throttle = Throttle(Rate(burst=2, every_s=100))
 
-    throttle.fail("ada")
-    throttle.check("ada")
-    throttle.fail("ada")
+    throttle.charge("ada")
+    assert throttle.wait_s("ada") <= 0
+    throttle.charge("ada")
 
-    throttle.check("bob")
-    with pytest.raises(TooManyTries) as refused:
-        throttle.check("ada")
-    assert 90 < refused.value.retry_after_s <= 100
+    assert throttle.wait_s("bob") <= 0
+    assert 90 < throttle.wait_s("ada") <= 100
     throttle.forgive("ada")
-    throttle.check("ada")
+    assert throttle.wait_s("ada") <= 0
 
 
 async def test_an_unknown_user_costs_the_work_of_a_known_one() -> None:
