@@ -15,5 +15,5 @@ def calm_collector() -> None:
 
 
 def switch_often() -> None:
-    """Let threads take turns more often: half again as many submits a second, and no request waits for a batch."""
+    """Let threads take turns more often: more submits a second, and no request waits for a batch."""
     sys.setswitchinterval(_SWITCH_S)

@@ -34,7 +34,7 @@ class BulkRequest(Model):
     """Change many tasks."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"action": "cancel", "filter": {"queue": "default", "status": "pending"}}]}
+        json_schema_extra={"examples": [{"action": "cancel", "filter": {"queue": "default", "status": ["pending"]}}]}
     )
 
     action: BulkAction

@@ -28,7 +28,7 @@ class RegisteredModel(Record):
     """The backend that can load it."""
     path: Identifier
     """Its file, inside the directory for trained models."""
-    sha256: Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$", examples=[64 * "0"])]
     """The SHA-256 of the file; another one is not loaded."""
     metrics: dict[str, Number | None]
     """How it did on held-out examples: loss in nats, accuracy, perplexity."""

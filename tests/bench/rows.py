@@ -121,7 +121,7 @@ def backlog(stage: Stage, size: Size) -> Iterator[Figure]:
     jobs = size.jobs // 2
     seen = in_turns(
         size.rounds,
-        short=lambda: stage.run("backlog", jobs=jobs, rows=jobs),
+        short=lambda: stage.run("backlog", jobs=jobs, rows=2 * jobs),
         long=lambda: stage.run("backlog", jobs=jobs, rows=size.backlog),
     )
     long, short = seen["long"], seen["short"]
