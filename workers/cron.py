@@ -10,8 +10,9 @@ from app.history.reader import Reader
 from app.jobs.catalogue import Catalogue
 from app.jobs.schedules import Schedule
 from app.jobs.validation import validate
-from app.lifecycle import Lifecycle, Order
+from app.lifecycle import Lifecycle
 from app.log import get_log
+from app.orders import Order
 from app.queue.ticks import cron_fields, latest_tick
 
 log = get_log()

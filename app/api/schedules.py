@@ -15,7 +15,7 @@ from app.jobs.fields import Model
 from app.jobs.schedules import Schedule
 from app.jobs.status import Status
 from app.jobs.validation import validate
-from app.lifecycle import Order
+from app.orders import Order
 from app.queue.ticks import next_ticks
 
 _SHOWN_TICKS = 5

@@ -16,7 +16,7 @@ from app.history.writer import Started
 from app.installation import Installation, open_installation
 from app.jobs.catalogue import load_catalogue
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.queue import keys
 from app.queue.client import Claim
 from app.settings import Settings
