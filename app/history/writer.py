@@ -23,6 +23,7 @@ from app.history.tables import checkpoints, jobs, schedules
 from app.jobs.status import Status
 
 ALONE_AT = 2  # interruptions after which a job runs only where nothing else does
+MAX_INTERRUPTIONS = 5  # after which it runs nowhere any more, although none of its processes was seen to die alone
 _INSERT_ROWS = 1000  # a longer write would hold SQLite's only writer for too long
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
 
@@ -65,7 +66,7 @@ class Settlement:
     attempts: int
     claim: str
     status: Status  # a final one, or pending for a retry or a release
-    outcome: str  # completed, failed, released: the word in task_attempts
+    outcome: str  # completed, failed, released, interrupted: the word in task_attempts
     ended_at: datetime
     due_at: datetime | None = None  # of the next attempt, when status is pending
     result: str | None = None  # JSON text
@@ -129,7 +130,8 @@ class Writer:
         values = self._sql.claims.values(self._database.dialect, batch) | {
             "now": now,
             "worker": worker_id,
-            "alone": ALONE_AT if in_company else -1,
+            "alone_from": ALONE_AT if in_company else MAX_INTERRUPTIONS,
+            "alone_until": MAX_INTERRUPTIONS - 1,
         }
 
         def change(connection: sa.Connection) -> dict[str, RowMapping]:
@@ -318,7 +320,8 @@ FROM {rows}
 WHERE task_id = row_id AND (
     (status = 'pending' AND due_at <= :now AND (expires_at IS NULL OR expires_at > :now))
     OR (status = 'running' AND claim IN (row_dead, row_claim)))
-    AND interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END <> :alone
+    AND interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END
+        NOT BETWEEN :alone_from AND :alone_until
 RETURNING {returning}
 """
 
@@ -340,6 +343,7 @@ UPDATE background_tasks SET
     completed_at = CASE WHEN row_status = 'pending' THEN NULL ELSE row_ended_at END,
     due_at = COALESCE(row_due_at, due_at),
     failures = failures + CASE WHEN row_outcome = 'failed' THEN 1 ELSE 0 END,
+    interruptions = interruptions + CASE WHEN row_outcome = 'interrupted' THEN 1 ELSE 0 END,
     releases = releases + CASE WHEN row_outcome = 'released' THEN 1 ELSE 0 END,
     progress = row_progress, progress_message = row_progress_message, stage = row_stage, result = row_result,
     error_code = row_error_code, error_type = row_error_type, error_message = row_error_message,
