@@ -61,12 +61,12 @@ GUARDS = (
     ),
     _sql(
         "a priority changes only while waiting",
-        "jobs.c.id == job_id, jobs.c.status == Status.PENDING, priority=priority",
-        "jobs.c.id == job_id, priority=priority",
+        "is_waiting = (jobs.c.id == job_id, jobs.c.status == Status.PENDING)",
+        "is_waiting = (jobs.c.id == job_id,)",
     ),
     _sql(
         "a tick is submitted once",
-        "insert.values(_insertable(job)).on_conflict_do_nothing().returning",
-        'insert.values(_insertable(job) | {"tick_at": None}).on_conflict_do_nothing().returning',
+        "insert.values(insertable(job)).on_conflict_do_nothing().returning",
+        'insert.values(insertable(job) | {"tick_at": None}).on_conflict_do_nothing().returning',
     ),
 )
