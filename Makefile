@@ -48,6 +48,10 @@ chaos: $(DEVELOPMENT) ## kill, stop and cut for an hour, and count what was lost
 	@$(BIN)/python -m pytest -m chaos
 	@$(BIN)/python -m tests.chaos
 
+.PHONY: mutants
+mutants: $(DEVELOPMENT) ## take each guard out, and see its test go red
+	@$(BIN)/python -m tests.model
+
 .PHONY: serve
 serve: $(RUNTIME) ## run the API
 	@exec $(BIN)/python -m app serve
