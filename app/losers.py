@@ -16,7 +16,7 @@ from app.errors import Unavailable, UnknownName
 from app.group import REFUSALS
 from app.history.reader import Reader
 from app.history.rows import Failure, Job, NewJob
-from app.history.writer import ALONE_AT, Writer
+from app.history.writer import ALONE_AT, MAX_INTERRUPTIONS, Writer
 from app.jobs.catalogue import Catalogue
 from app.jobs.status import Status
 from app.live.events import ending_of
@@ -139,9 +139,13 @@ class Losers:
 def _is_suspect(job: Job, claim: Claim, now: datetime) -> bool:
     """Tell whether a claimed job could start now, but only alone (:data:`app.history.writer.ALONE_AT`)."""
     if job.status is Status.RUNNING:
-        return job.claim == claim.dead and job.interruptions + 1 == ALONE_AT
+        return job.claim == claim.dead and _runs_alone(job.interruptions + 1)
     is_waiting = job.status is Status.PENDING and job.due_at <= now
-    return is_waiting and job.interruptions == ALONE_AT and (job.expires_at is None or job.expires_at > now)
+    return is_waiting and _runs_alone(job.interruptions) and (job.expires_at is None or job.expires_at > now)
+
+
+def _runs_alone(interruptions: int) -> bool:
+    return ALONE_AT <= interruptions < MAX_INTERRUPTIONS
 
 
 def _next_try_at(job: Job, claim: Claim, now: datetime) -> datetime:

@@ -48,7 +48,9 @@ class ScheduleState(Model):
     params: dict[str, JsonValue]
     """What it submits it with; the kind's defaults are left out."""
     cron: str
-    """When, as the five fields of a crontab, in UTC."""
+    """When, as the five fields of a crontab, in its time zone."""
+    timezone: str
+    """The IANA name of that time zone."""
     catches_up: bool
     """Whether a window that no worker saw is made good once."""
     enabled: bool
@@ -143,6 +145,7 @@ def _state(
         task_name=schedule.kind,
         params=dict(schedule.params),
         cron=schedule.cron_text,
+        timezone=schedule.timezone,
         catches_up=schedule.catches_up,
         enabled=is_enabled,
         changed_at=switch.changed_at if switch else None,

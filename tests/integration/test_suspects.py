@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,38 @@ async def test_a_suspect_whose_worker_is_killed_is_released_and_not_convicted(
     released = await eventually(is_released, within=10)
     assert (released.status, released.interruptions) == (Status.PENDING, 2)
     await eventually(lambda: not is_alive(alone), within=10)
+
+
+async def test_a_lone_process_that_was_stopped_past_its_lease_convicts_nobody(
+    house: Installation, hasty: Settings, processes: ExitStack, tmp_path: Path
+) -> None:
+    place = tmp_path / "pid"
+    job_id = await suspect(house, GOOD, {"seconds": 3, "file": str(place)})
+    paused = processes.enter_context(process(hasty, "tests.support.poison", WORKER_HANG_S="60"))
+    first = int(await eventually(lambda: place.exists() and place.read_text(), within=60))
+    with _stopped(paused.pid, first):
+        async with at_work(worker(house)):
+            await eventually(lambda: int(place.read_text() or first) != first, within=60)
+
+            _signal_all(signal.SIGCONT, paused.pid, first)
+            done = await becomes(house, job_id, Status.COMPLETED, within=60)
+
+    assert (done.interruptions, done.attempts) == (3, 2)
+    assert done.result["value"]["pid"] != first
+
+
+@contextmanager
+def _stopped(*pids: int) -> Iterator[None]:
+    _signal_all(signal.SIGSTOP, *pids)
+    try:
+        yield
+    finally:
+        _signal_all(signal.SIGCONT, *pids)
+
+
+def _signal_all(signum: signal.Signals, *pids: int) -> None:
+    for pid in filter(is_alive, pids):
+        os.kill(pid, signum)
 
 
 async def test_a_stopping_worker_takes_its_suspects_along_without_burning_anything(

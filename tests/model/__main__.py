@@ -1,5 +1,6 @@
 """``python -m tests.model [WORD…]``: take each guard out and see its test go red."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
@@ -9,6 +10,8 @@ from rich.progress import track
 from tests.model.guards import GUARDS
 from tests.model.mutation import is_green, is_killed
 
+_AT_A_TIME = 2
+
 
 def main(
     words: Annotated[list[str] | None, typer.Argument(help="Only guards with one of these words in them.")] = None,
@@ -16,11 +19,16 @@ def main(
     """Try every guard's test without the guard; leave with 1 if a guard could go unnoticed."""
     console = Console()
     chosen = [guard for guard in GUARDS if not words or any(word in guard.guard for word in words)]
-    red = [test for test in sorted({guard.test for guard in chosen}) if not is_green(test)]
+    tests = sorted({guard.test for guard in chosen})
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        red = [test for test, is_fine in zip(tests, pool.map(is_green, tests), strict=True) if not is_fine]
     if red:
         console.print(f"[red]red with every guard in place[/]: {', '.join(red)}")
         raise typer.Exit(2)
-    survivors = [guard for guard in track(chosen, console=console, description="guards") if not is_killed(guard)]
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        verdicts = zip(chosen, pool.map(is_killed, chosen), strict=True)
+        every = list(track(verdicts, console=console, description="guards", total=len(chosen)))
+    survivors = [guard for guard, was_killed in every if not was_killed]
     for guard in survivors:
         console.print(f"[red]survived[/]  {guard.guard}  ({guard.test})")
     console.print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed")
