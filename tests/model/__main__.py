@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
 from tests.model.guards import GUARDS
 from tests.model.mutation import is_green, is_killed
@@ -26,12 +25,11 @@ def main(
         console.print(f"[red]red with every guard in place[/]: {', '.join(red)}")
         raise typer.Exit(2)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        verdicts = zip(chosen, pool.map(is_killed, chosen), strict=True)
-        every = list(track(verdicts, console=console, description="guards", total=len(chosen)))
-    survivors = [guard for guard, was_killed in every if not was_killed]
-    for guard in survivors:
-        console.print(f"[red]survived[/]  {guard.guard}  ({guard.test})")
-    console.print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed")
+        survivors = 0
+        for guard, was_killed in zip(chosen, pool.map(is_killed, chosen), strict=True):
+            survivors += not was_killed
+            console.print(f"{'killed  ' if was_killed else '[red]survived[/]'}  {guard.guard}  ({guard.test})")
+    console.print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed")
     raise typer.Exit(bool(survivors))
 
 

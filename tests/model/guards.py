@@ -136,8 +136,14 @@ _SETTLE = (
         "a checkpoint needs a running row",
         "jobs.c.status == Status.RUNNING, jobs.c.attempts == job.attempts]",
         "jobs.c.attempts == job.attempts]",
+        "test_writer.py::test_a_checkpoint_after_a_cancel_is_not_stored",
     ),
-    _sql("a checkpoint needs its claim", ".where(*fence, jobs.c.claim == job.claim)", ".where(*fence)"),
+    _sql(
+        "a checkpoint needs its claim",
+        ".where(*fence, jobs.c.claim == job.claim)",
+        ".where(*fence)",
+        "test_writer.py::test_a_checkpoint_of_another_claim_is_not_stored",
+    ),
 )
 
 _CHANGES = (
@@ -412,7 +418,7 @@ _SUSPECTS = (
         "a verdict needs the claim that ran",
         " or row.claim != claim.token:",
         ":",
-        MODEL,
+        "test_suspects.py::test_a_verdict_on_a_claim_that_is_over_spares_who_runs_the_job_now",
     ),
     _py(
         "workers/attempt.py",

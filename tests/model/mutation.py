@@ -61,7 +61,7 @@ def _is_red(test: str, tree: Path) -> bool:
         "-m",
         "not chaos and not postgresql",
     ]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tree), "MODEL_SCHEDULES": "60"}
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tree), "MODEL_SCHEDULES": "30"}
     try:
         ended = subprocess.run(
             [*command, test], cwd=tree, env=environment, capture_output=True, timeout=_LIMIT_S, check=False
