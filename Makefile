@@ -58,6 +58,10 @@ audit: $(DEVELOPMENT) ## look the pinned packages up among known vulnerabilities
 	@$(BIN)/python -m pip_audit --version >/dev/null 2>&1 || { echo "pip-audit is not installed: $(BIN)/python -m pip install pip-audit" >&2; exit 1; }
 	@$(BIN)/python -m pip_audit --requirement requirements-dev.txt --require-hashes --disable-pip
 
+.PHONY: mutants
+mutants: $(DEVELOPMENT) ## take each guard out, and see its test go red
+	@$(BIN)/python -m tests.model
+
 .PHONY: serve
 serve: $(RUNTIME) ## run the API
 	@exec $(BIN)/python -m app serve

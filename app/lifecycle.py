@@ -6,14 +6,11 @@ by what the row says. Redis may be out at any of these moments; the sweep brings
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import assert_never
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 
 from pydantic import JsonValue
 
-from app.adoption import adopt
 from app.announce import (
     live_offer_of,
     offer_of,
@@ -27,26 +24,27 @@ from app.announce import (
 )
 from app.bulk import BulkLifecycle, may_retry, retry_of
 from app.clock import new_id, to_ms, utc_now
-from app.errors import Conflict, NotFound, RequestRepeated, Unavailable, UniqueKeyTaken, UnknownName
+from app.errors import Conflict, NotFound, RequestRepeated, Unavailable, UniqueKeyTaken
 from app.failpoints import failpoint
-from app.group import REFUSALS, GroupCommit
+from app.group import GroupCommit
 from app.history.deliveries import NewDelivery
 from app.history.reader import LiveJob, Reader
 from app.history.receipts import Receipt, Repeated, Taken
-from app.history.rows import Failure, Job, NewJob
-from app.history.writer import ALONE_AT, Settlement, Started, StartRequest, Writer
-from app.jobs.catalogue import AnyJobType, Catalogue
-from app.jobs.fields import Params
+from app.history.rows import Job, NewJob
+from app.history.writer import Settlement, Started, StartRequest, Writer
+from app.jobs.catalogue import Catalogue
 from app.jobs.status import Status
 from app.live.control import tell_cancelled
 from app.live.events import ending_of
 from app.live.outbox import Outbox
 from app.log import get_log
+from app.losers import Losers
+from app.orders import Order, mentions_of, new_job, new_jobs, this_moment, whole_ms
 from app.queue import keys
-from app.queue.client import AT_ITS_PLACE, MAX_BATCH, Claim, Claims, Corrupt, Entry, LetGo, Queue
+from app.queue.client import AT_ITS_PLACE, MAX_BATCH, Claim, Claims, Entry, LetGo, Queue
 from app.queue.connect import OUTAGES
-from app.queue.wire import Body, read_body
-from app.references import Mention, References
+from app.queue.wire import read_body
+from app.references import References
 
 log = get_log()
 
@@ -55,32 +53,6 @@ _RING_JOBS = 1000  # in one script call: Redis answers nobody else meanwhile
 _EVENTS = 500  # told of in one go; others get the event loop in between
 _AT_ONCE = 100  # more orders are turned into rows beside the event loop
 _SETTLE_PAUSE_S = 0.5  # between tries while the database is out
-_SUSPECT_PAUSE = timedelta(seconds=1)  # until a job is offered again that nobody had a place apart for
-
-EXPIRED = Failure(
-    code="expired", type="Expired", message="The job was not started before its time ran out.", is_retryable=False
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What somebody wants done, validated. Times are aware UTC; None takes the job type's default."""
-
-    job_type: AnyJobType
-    params: Params
-    owner: str
-    user_id: str | None = None
-    priority: int | None = None
-    max_retries: int | None = None
-    scheduled_for: datetime | None = None
-    expires_in: timedelta | None = None
-    schedule: str | None = None
-    tick_at: datetime | None = None
-    place: str = ""  # where the params stood in the document they came from, as a JSON pointer: for errors
-    unique_key: str | None = None
-    webhook: str | None = None  # what the submit says of the webhook to tell of its end: an id, or a URL
-    webhook_id: str | None = None  # of that webhook
-
 
 Ending = tuple[Started, Settlement]
 
@@ -105,6 +77,9 @@ class Lifecycle:
         self._queue = queue
         self._outbox = outbox
         self._rings: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._ring_groups)
+        self._losers = Losers(
+            catalogue=catalogue, references=references, writer=writer, reader=reader, queue=queue, outbox=outbox
+        )
         self.bulk = BulkLifecycle(
             catalogue=catalogue, writer=writer, reader=reader, queue=queue, outbox=outbox, accept=self._accept
         )
@@ -121,14 +96,14 @@ class Lifecycle:
         key is taken by then, UniqueKeyTaken if a live job has the unique key of one of these, and UnknownName
         when params name what is not there.
         """
-        await self._references.check([mention for order in orders for mention in _mentions(order)])
-        accepted = _new_jobs(orders) if len(orders) <= _AT_ONCE else await asyncio.to_thread(_new_jobs, orders)
+        await self._references.check([mention for order in orders for mention in mentions_of(order)])
+        accepted = new_jobs(orders) if len(orders) <= _AT_ONCE else await asyncio.to_thread(new_jobs, orders)
         await self._accept(accepted, receipt(accepted) if receipt else None)
         return accepted
 
     async def submit_tick(self, order: Order) -> NewJob | None:
         """Accept the job of one tick of a schedule; None if another worker was first, or the schedule is off."""
-        job = _new_job(order)
+        job = new_job(order)
         if not await self._writer.accept_tick(job):
             return None
         await self._offer([job])
@@ -162,7 +137,7 @@ class Lifecycle:
             raise NotFound
         if not may_retry(job):
             raise Conflict(f"Only a failed or cancelled task can be retried; this one is {job.status}.")
-        again = retry_of(job, id=new_id(), owner=owner, now=_moment())
+        again = retry_of(job, id=new_id(), owner=owner, now=this_moment())
         await self._accept([again])
         return again
 
@@ -171,7 +146,7 @@ class Lifecycle:
 
         Raises NotFound, or Conflict if it no longer waits.
         """
-        due_at = None if eta is None else max(_floor(eta), _moment())
+        due_at = None if eta is None else max(whole_ms(eta), this_moment())
         job = await self._writer.reprioritise(job_id, priority=priority, due_at=due_at, eta=eta)
         if job is None:
             raise await self._refusal(job_id, "changed")
@@ -209,7 +184,7 @@ class Lifecycle:
         self._outbox.post_all((started_event(job, at), None) for job in started)
         if len(started) < len(requests):
             won = {job.id for job in started}
-            await self._yield([claim for claim in claims.claims if claim.id not in won], claims.now, take_aside)
+            await self._losers.act([claim for claim in claims.claims if claim.id not in won], claims.now, take_aside)
         return started
 
     async def settle(self, job: Started, settlement: Settlement) -> bool:
@@ -253,7 +228,7 @@ class Lifecycle:
         claims = [
             Claim(id=job.id, queue_key=_queue_key(job), token=job.claim, dead=None, is_aborted=False) for job in lost
         ]
-        await self._yield(claims, utc_now())
+        await self._losers.act(claims, utc_now())
 
     async def restore(self, page: Sequence[LiveJob], *, walk: str = "") -> int:
         """Put back into Redis what it lacks of these jobs; return how many that were.
@@ -296,81 +271,7 @@ class Lifecycle:
                 answers[at] = answer
         return answers
 
-    # --- the loser acts by the row ------------------------------------------------------------
-
-    async def _yield(
-        self, lost: Sequence[Claim], now: datetime, take_aside: Callable[[Claim], bool] | None = None
-    ) -> None:
-        try:
-            rows = await self._reader.get_many([claim.id for claim in lost])
-            if take_aside is not None:
-                suspects = [claim for claim in lost if claim.id in rows and _is_suspect(rows[claim.id], claim, now)]
-                aside = {claim.id for claim in suspects if take_aside(claim)}
-                lost = [claim for claim in lost if claim.id not in aside]
-            items = [await self._yield_one(claim, rows[claim.id], now) for claim in lost if claim.id in rows]
-            items += await self._adopt([claim for claim in lost if claim.id not in rows], now)
-            await self._queue.let_go(items)
-        except (Unavailable, *OUTAGES) as error:  # the leases run out, and the next claimer acts by the row
-            log.warning("lost_claims_left", count=len(lost), reason=str(error))
-
-    async def _yield_one(self, claim: Claim, job: Job, now: datetime) -> LetGo:
-        if job.status is Status.PENDING and job.expires_at is not None and job.expires_at <= now:
-            ended = await self._writer.end_pending(job.id, EXPIRED, now=now)
-            if ended is not None:
-                self._outbox.post(None, tally_of(job, Status.FAILED, None))
-                job = ended
-        match job.status:
-            case Status.PENDING:
-                return LetGo(id=claim.id, token=claim.token, verb="wait", argument=to_ms(_next_try_at(job, claim, now)))
-            case Status.RUNNING:
-                return LetGo(id=claim.id, token=claim.token, verb="lend", argument=job.claim or "")
-            case Status.COMPLETED | Status.FAILED | Status.CANCELLED:
-                self._outbox.post(ending_of(job))
-                return LetGo(id=claim.id, token=claim.token, verb="done", argument=result_of_row(job))
-            case other:
-                assert_never(other)
-
-    async def _adopt(self, orphans: Sequence[Claim], now: datetime) -> list[LetGo]:
-        """Give rows to the jobs of stock arq clients; drop, and report, what has neither row nor meaning."""
-        items, corrupt = [], []
-        for claim, raw in zip(orphans, await self._queue.bodies([claim.id for claim in orphans]), strict=True):
-            body = None if raw is None else read_body(raw)
-            if raw is not None and body is None:
-                corrupt.append(Corrupt(queue_key=claim.queue_key, id=claim.id, reason="unreadable body", found=raw))
-            elif body is None or body.is_ours:
-                log.warning("entry_without_row_dropped", job_id=claim.id, has_body=body is not None)
-                items.append(LetGo(id=claim.id, token=claim.token, verb="done"))
-            else:
-                try:
-                    items += await self._adopt_one(claim, body, now)
-                except (*REFUSALS, RecursionError) as error:  # no row can hold it
-                    reason, found = f"no row can hold it ({type(error).__name__})", raw or b""
-                    corrupt.append(Corrupt(queue_key=claim.queue_key, id=claim.id, reason=reason, found=found))
-        if corrupt:
-            await self._queue.quarantine(corrupt)
-        return items
-
-    async def _adopt_one(self, claim: Claim, body: Body, now: datetime) -> list[LetGo]:
-        row, failure = adopt(self._catalogue, claim.id, claim.queue_key, body, _floor(now))
-        failure = failure or await self._unknown_name(row)
-        await self._writer.accept([row])
-        if failure is None:
-            return [LetGo(id=claim.id, token=claim.token, verb="wait", argument=AT_ITS_PLACE)]
-        ended = await self._writer.end_pending(row.id, failure, now=now)
-        if ended is None:
-            return []
-        self._outbox.post(ending_of(ended))  # not counted: its kind may be any text, and labels are few
-        return [LetGo(id=claim.id, token=claim.token, verb="done", argument=result_of_row(ended))]
-
-    async def _unknown_name(self, row: NewJob) -> Failure | None:
-        job_type = self._catalogue.find(row.kind)
-        params = job_type.params.model_validate(row.params)
-        order = Order(job_type=job_type, params=params, owner=row.submitted_by, user_id=row.user_id)
-        try:
-            await self._references.check(list(_mentions(order)))
-        except UnknownName as error:
-            return Failure(code=error.code, type="UnknownName", message=error.message, is_retryable=False)
-        return None
+    # --- what the above share -----------------------------------------------------------------
 
     async def _abort(self, claim: Claim) -> None:
         try:
@@ -445,61 +346,3 @@ def _letting_go(job: Started, settlement: Settlement) -> LetGo:
     if settlement.status is not Status.PENDING:
         return LetGo(job.id, job.claim, "done", result_of_settlement(job, settlement))
     return LetGo(job.id, job.claim, "wait", AT_ITS_PLACE if settlement.due_at is None else to_ms(settlement.due_at))
-
-
-def _mentions(order: Order) -> Iterator[Mention]:
-    """Yield what the params of an order name, if its type says that they name anything."""
-    reference = order.job_type.reference
-    if reference is not None:
-        user_id = getattr(order.params, "user_id", None) or order.user_id
-        name = getattr(order.params, reference.field)
-        yield Mention(reference=reference, name=name, user_id=user_id, place=f"{order.place}/{reference.field}")
-
-
-def _is_suspect(job: Job, claim: Claim, now: datetime) -> bool:
-    """Tell whether a claimed job could start now, but only alone (:data:`app.history.writer.ALONE_AT`)."""
-    if job.status is Status.RUNNING:
-        return job.claim == claim.dead and job.interruptions + 1 == ALONE_AT
-    is_waiting = job.status is Status.PENDING and job.due_at <= now
-    return is_waiting and job.interruptions == ALONE_AT and (job.expires_at is None or job.expires_at > now)
-
-
-def _next_try_at(job: Job, claim: Claim, now: datetime) -> datetime:
-    return now + _SUSPECT_PAUSE if _is_suspect(job, claim, now) else job.due_at
-
-
-def _moment() -> datetime:
-    return _floor(utc_now())
-
-
-def _floor(moment: datetime) -> datetime:
-    """Cut to whole milliseconds: Redis time has no more, and a due time must never lie after it."""
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def _new_jobs(orders: Sequence[Order]) -> list[NewJob]:
-    return [_new_job(order) for order in orders]
-
-
-def _new_job(order: Order) -> NewJob:
-    now, job_type = _moment(), order.job_type
-    due_at = max(_floor(order.scheduled_for), now) if order.scheduled_for else now
-    return NewJob(
-        id=new_id(),
-        kind=job_type.kind,
-        task_type=job_type.task_type.value,
-        queue=job_type.queue,
-        user_id=order.user_id,
-        submitted_by=order.owner,
-        priority=min(order.priority or job_type.priority, job_type.max_priority),
-        params=order.params.model_dump(mode="json"),
-        max_retries=job_type.retry.max_retries if order.max_retries is None else order.max_retries,
-        created_at=now,
-        due_at=due_at,
-        scheduled_for=order.scheduled_for,
-        expires_at=due_at + order.expires_in if order.expires_in else None,
-        schedule=order.schedule,
-        tick_at=order.tick_at,
-        unique_key=order.unique_key,
-        webhook_id=order.webhook_id,
-    )

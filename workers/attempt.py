@@ -10,7 +10,7 @@ from typing import assert_never
 from app.announce import event_of
 from app.clock import utc_now
 from app.history.rows import Failure
-from app.history.writer import Settlement, Started
+from app.history.writer import MAX_INTERRUPTIONS, Settlement, Started
 from app.installation import Installation
 from app.jobs.catalogue import AnyJobType
 from app.jobs.status import Status
@@ -26,13 +26,12 @@ log = get_log()
 
 _UNKNOWN_KIND_PAUSE_S = 10.0  # until a job that this worker does not know is offered again
 _UNKNOWN_KIND_LIMIT_S = 600.0  # after which nobody is expected to know it
-MAX_INTERRUPTIONS = 3  # lost leases after which a job counts as what kills its workers
 _PATIENCE_S = 1.5  # for work that was stopped to end; with the worker's look at its attempts, under 2 s
 
 _WORKER_LOST = Failure(
     code="worker_lost",
     type="WorkerLost",
-    message=f"The workers that ran the job died {MAX_INTERRUPTIONS} times.",
+    message=f"The workers that ran the job were lost {MAX_INTERRUPTIONS} times.",
     is_retryable=False,
 )
 

@@ -1,6 +1,7 @@
 """Schedules as arq cron definitions. arq says when; each tick becomes one durable job, once for all workers."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,9 +11,10 @@ from app.history.reader import Reader
 from app.jobs.catalogue import Catalogue
 from app.jobs.schedules import Schedule
 from app.jobs.validation import validate
-from app.lifecycle import Lifecycle, Order
+from app.lifecycle import Lifecycle
 from app.log import get_log
-from app.queue.ticks import cron_fields, latest_tick
+from app.orders import Order
+from app.queue.ticks import cron_fields, latest_tick, next_tick
 
 log = get_log()
 
@@ -20,9 +22,25 @@ OWNER = "cron"
 _STEP = timedelta(seconds=1)
 
 
+@dataclass(kw_only=True)
+class ZonedCronJob(CronJob):
+    """arq's definition, reckoned in the time zone of its schedule: arq itself has one for a whole worker."""
+
+    schedule: Schedule
+
+    def calculate_next(self, prev_run: datetime) -> None:
+        """Set ``next_run`` to the first tick after a time."""
+        self.next_run = next_tick(self.schedule, after=prev_run)
+
+
 def cron_jobs(schedules: Iterable[Schedule]) -> list[CronJob]:
     """Return arq's definitions of these schedules, by name."""
-    return [cron(_submit_as_job, name=schedule.name, **cron_fields(schedule)) for schedule in schedules]
+    return [_definition(schedule) for schedule in schedules]
+
+
+def _definition(schedule: Schedule) -> CronJob:
+    plain = cron(_submit_as_job, name=schedule.name, **cron_fields(schedule))
+    return ZonedCronJob(**vars(plain), schedule=schedule)
 
 
 async def _submit_as_job(ctx: dict[Any, Any]) -> None:

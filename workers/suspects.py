@@ -2,7 +2,7 @@
 
 Such a job may have been what killed its workers, or only a neighbour of it. The worker that claims one does
 not start it: it hands the claim to a process of its own (:mod:`workers.alone`), which takes one job after
-the other. The process that dies takes one job along, and that job was alone three times over.
+the other. The process that dies takes one job along, and that job is convicted (:mod:`workers.verdict`).
 
 A process for suspects is told to leave by the end of the socket that it is spoken to through, also when the
 worker is killed: it then stops in order, so that what it ran is released and not counted as interrupted.
@@ -19,10 +19,13 @@ from time import monotonic
 
 import orjson
 
+from app.errors import Unavailable
+from app.history.reader import Reader
 from app.lifecycle import Lifecycle
 from app.log import get_log
 from app.queue.client import Claim
 from workers.lease import LeaseKeeper
+from workers.verdict import convict
 
 log = get_log()
 
@@ -36,11 +39,12 @@ _LOOK_S = 0.05
 class Suspects:
     """The suspects of one worker. ``take`` them, ``run`` for ever; at the end ``hang_up`` and wait until ``gone``."""
 
-    def __init__(self, command: Sequence[str], *, keeper: LeaseKeeper, lifecycle: Lifecycle) -> None:
+    def __init__(self, command: Sequence[str], *, keeper: LeaseKeeper, lifecycle: Lifecycle, reader: Reader) -> None:
         self.held: set[str] = set()  # ids, waiting or handed over; their leases are renewed here
         self._command = list(command)
         self._keeper = keeper
         self._lifecycle = lifecycle
+        self._reader = reader
         self._line: deque[tuple[float, Claim]] = deque()
         self._arrived = asyncio.Event()
         self._is_leaving = False
@@ -110,9 +114,10 @@ class Suspects:
             while claim is not None:
                 writer.write(orjson.dumps(asdict(claim)) + b"\n")
                 has_ended = await _is_answered(reader)
+                if not has_ended:
+                    await self._judge(claim, process)  # while its lease is still renewed here
                 self._drop(claim)
-                if not has_ended:  # its lease runs out, and whoever comes next acts by the row
-                    log.warning("suspect_left_with_its_process", job_id=claim.id, pid=process.pid)
+                if not has_ended:
                     break
                 claim = await self._next(_IDLE_S)
         finally:
@@ -121,6 +126,20 @@ class Suspects:
             self._told.discard(writer)
             if not self._told:
                 self._is_empty.set()
+
+    async def _judge(self, claim: Claim, process: subprocess.Popen[bytes]) -> None:
+        """Convict the job whose process died. One that was told to leave, or left in order, proves nothing.
+
+        What is not convicted is found when its lease runs out, and whoever comes next acts by the row.
+        """
+        exit_code = await _reap(process)
+        is_guilty = False
+        try:
+            if exit_code and not self._is_leaving:
+                is_guilty = await convict(claim, self._reader, self._lifecycle, exit_code=exit_code)
+        except Unavailable as error:
+            log.warning("suspect_not_judged", job_id=claim.id, reason=str(error))
+        log.warning("suspect_left_with_its_process", job_id=claim.id, pid=process.pid, is_guilty=is_guilty)
 
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         near, far = socket.socketpair()
@@ -147,9 +166,10 @@ class Suspects:
         self._keeper.drop(claim.id, claim.token)
 
 
-async def _reap(process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:  # noqa: ASYNC110  # the end of a process sets no event
+async def _reap(process: subprocess.Popen[bytes]) -> int:
+    while (exit_code := process.poll()) is None:  # noqa: ASYNC110  # the end of a process sets no event
         await asyncio.sleep(_LOOK_S)
+    return exit_code
 
 
 async def _is_answered(reader: asyncio.StreamReader) -> bool:

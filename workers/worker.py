@@ -107,7 +107,9 @@ class Worker(ArqWorker):
             on_doubt=self._from_thread(self._doubts.ask),
             on_aborted=self._from_thread(self._cancel_aborted),
         )
-        self._suspects = Suspects(alone_command, keeper=self._keeper, lifecycle=installation.lifecycle)
+        self._suspects = Suspects(
+            alone_command, keeper=self._keeper, lifecycle=installation.lifecycle, reader=installation.reader
+        )
         self._pulse = Pulse(installation.redis, self.id, self._heartbeat)
         self._room = Room(installation.settings.worker_children)
         self.limits = LimitKeeper(self._room, at_most=self.max_stubborn)

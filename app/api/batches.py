@@ -12,7 +12,7 @@ from app.api.submissions import Form, name_in, order_of
 from app.errors import BadRequest, FieldError, Forbidden, InvalidInput, TooLarge, UnknownTask
 from app.jobs.catalogue import Catalogue
 from app.jobs.validation import MAX_LISTED, is_plain, parse_json
-from app.lifecycle import Order
+from app.orders import Order
 
 MAX_TASKS = 10_000
 

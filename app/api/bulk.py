@@ -16,7 +16,7 @@ from app.clock import utc_now
 from app.errors import Conflict
 from app.jobs.bulk import MAX_IDS, BulkAction, BulkParams, Selection, bulk
 from app.jobs.fields import Identifier, Integer, Model, Priority
-from app.lifecycle import Order
+from app.orders import Order
 
 
 def _several(value: object) -> object:

@@ -6,7 +6,7 @@ from app.api.auth import Caller
 from app.api.submissions import Form, order_of
 from app.errors import BadRequest, FieldError, InvalidInput
 from app.jobs.catalogue import QUEUE_ALIASES, AnyJobType, Catalogue
-from app.lifecycle import Order
+from app.orders import Order
 
 
 def executed_order_of(

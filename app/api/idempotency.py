@@ -15,7 +15,7 @@ from app.clock import utc_now
 from app.errors import BadRequest, IdempotencyKeyReused, RequestRepeated
 from app.history.receipts import Receipt, read_receipt
 from app.history.rows import NewJob
-from app.lifecycle import Order
+from app.orders import Order
 
 KEY = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"

@@ -29,7 +29,7 @@ from app.history.rows import NewJob
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.fields import Model
 from app.jobs.validation import is_plain, parse_json
-from app.lifecycle import Order
+from app.orders import Order
 
 MAX_BATCH = 16 * MIB
 

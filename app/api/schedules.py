@@ -15,7 +15,7 @@ from app.jobs.fields import Model
 from app.jobs.schedules import Schedule
 from app.jobs.status import Status
 from app.jobs.validation import validate
-from app.lifecycle import Order
+from app.orders import Order
 from app.queue.ticks import next_ticks
 
 _SHOWN_TICKS = 5
@@ -48,7 +48,9 @@ class ScheduleState(Model):
     params: dict[str, JsonValue]
     """What it submits it with; the kind's defaults are left out."""
     cron: str
-    """When, as the five fields of a crontab, in UTC."""
+    """When, as the five fields of a crontab, in its time zone."""
+    timezone: str
+    """The IANA name of that time zone."""
     catches_up: bool
     """Whether a window that no worker saw is made good once."""
     enabled: bool
@@ -143,6 +145,7 @@ def _state(
         task_name=schedule.kind,
         params=dict(schedule.params),
         cron=schedule.cron_text,
+        timezone=schedule.timezone,
         catches_up=schedule.catches_up,
         enabled=is_enabled,
         changed_at=switch.changed_at if switch else None,

@@ -17,7 +17,7 @@ from app.jobs.catalogue import AnyJobType
 from app.jobs.contract import TaskType
 from app.jobs.fields import Identifier, Integer, Model, Moment, Number, Params, Priority
 from app.jobs.validation import field_errors, json_errors, merge_errors, validate
-from app.lifecycle import Order
+from app.orders import Order
 
 MAX_PARAMS = 64 * 1024
 FARTHEST = timedelta(days=3653)  # how far ahead a job may be scheduled

@@ -25,7 +25,7 @@ from app.history.webhooks import (
 from app.jobs.fields import Identifier, Model
 from app.jobs.status import Status
 from app.jobs.webhook import TEST_EVENT, WebhookEvent
-from app.lifecycle import Order
+from app.orders import Order
 from app.outbound import MAX_URL, OutboundRefused, open_outbound
 
 OVERLAP = timedelta(hours=24)  # how long a rotated secret signs beside its successor

@@ -107,12 +107,13 @@ FROM {rows}
 WHERE task_id = row_id AND (
     (status = 'pending' AND due_at <= :now AND (expires_at IS NULL OR expires_at > :now))
     OR (status = 'running' AND claim IN (row_dead, row_claim)))
-    AND interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END <> :alone
+    AND interruptions + CASE WHEN status = 'running' AND claim <> row_claim THEN 1 ELSE 0 END
+        NOT BETWEEN :alone_from AND :alone_until
 """
 
 _STARTED_ROWS = f"""
 SELECT json_group_array(json_array({_STARTED})) FROM background_tasks JOIN {{rows}} ON task_id = row_id
-WHERE status = 'running' AND claim = row_claim AND interruptions <> :alone
+WHERE status = 'running' AND claim = row_claim AND interruptions NOT BETWEEN :alone_from AND :alone_until
 """  # noqa: S608  # columns of ours
 
 _FENCE = "task_id = row_id AND status = 'running' AND attempts = row_attempts AND claim = row_claim"
@@ -143,6 +144,7 @@ UPDATE background_tasks SET
     completed_at = CASE WHEN row_status = 'pending' THEN NULL ELSE row_ended_at END,
     due_at = COALESCE(row_due_at, due_at),
     failures = failures + CASE WHEN row_outcome = 'failed' THEN 1 ELSE 0 END,
+    interruptions = interruptions + CASE WHEN row_outcome = 'interrupted' THEN 1 ELSE 0 END,
     releases = releases + CASE WHEN row_outcome = 'released' THEN 1 ELSE 0 END,
     progress = row_progress, progress_message = row_progress_message, stage = row_stage, result = row_result,
     error_code = row_error_code, error_type = row_error_type, error_message = row_error_message,

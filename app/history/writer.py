@@ -27,6 +27,7 @@ from app.history.tables import checkpoints, jobs, schedules
 from app.jobs.status import Status
 
 ALONE_AT = 2  # interruptions after which a job runs only where nothing else does
+MAX_INTERRUPTIONS = 5  # after which it runs nowhere any more, although none of its processes was seen to die alone
 _JOB_COLUMNS = [column.label(column.key) for column in jobs.c]
 
 
@@ -71,7 +72,7 @@ class Settlement:
     attempts: int
     claim: str
     status: Status  # a final one, or pending for a retry or a release
-    outcome: str  # completed, failed, released: the word in task_attempts
+    outcome: str  # completed, failed, released, interrupted: the word in task_attempts
     ended_at: datetime
     due_at: datetime | None = None  # of the next attempt, when status is pending
     result: str | None = None  # JSON text
@@ -142,7 +143,8 @@ class Writer:
         values = self._sql.claims.values(self._database.dialect, [tuple(request) for request in requests]) | {
             "now": now,
             "worker": worker_id,
-            "alone": ALONE_AT if in_company else -1,
+            "alone_from": ALONE_AT if in_company else MAX_INTERRUPTIONS,
+            "alone_until": MAX_INTERRUPTIONS - 1,
         }
 
         def change(connection: sa.Connection) -> Sequence[Sequence[Any]]:

@@ -14,7 +14,7 @@ from app.jobs import edm
 from app.jobs.catalogue import Catalogue
 from app.jobs.edm import BatchAnalysisParams, DebtSeverity
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.records.edm_debts import EDM_DEBTS, EdmDebt
 from app.records.fact_checks import FACT_CHECKS, FactCheck
 from app.records.interactions import INTERACTIONS, Interaction, InteractionWindow, count_unscanned

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from app.history.rows import Job
 from app.installation import Installation, open_installation
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.settings import Settings
 from tests.support.poison import CATALOGUE, DEAF, GOOD, POISON
 from tests.support.processes import is_alive

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.installation import open_installation
 from app.jobs.catalogue import Catalogue
-from app.lifecycle import Order
+from app.orders import Order
 from app.queue import keys
 from app.queue.connect import Redis
 from tests.chaos.ledger import write_entry

@@ -8,7 +8,7 @@ from app.installation import Installation, open_installation
 from app.jobs.ari import AnalysisStatus, AnalyzeActiveUsersParams, AnalyzeActiveUsersResult, AnalyzeTrendsParams
 from app.jobs.schedules import SCHEDULES
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.records.ari_snapshots import ARI_SNAPSHOTS, AriSnapshot, read_users
 from app.settings import Settings
 from tests.integration.test_ari_queries import NOW, snapshot, window

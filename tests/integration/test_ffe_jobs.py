@@ -28,7 +28,7 @@ from app.jobs.ffe import (
     TrackStatus,
 )
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.records.ffe_blocks import FFE_BLOCKS, FfeBlock, read_blocks, replace_plan
 from app.records.ffe_goals import FFE_GOALS, FfeGoal
 from app.records.store import Records

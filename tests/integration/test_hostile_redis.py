@@ -10,11 +10,11 @@ import pytest
 
 from app.installation import Installation, open_installation
 from app.jobs.status import Status
-from app.lifecycle import Lifecycle
 from app.live.events import follow
 from app.live.progress import read_progress
 from app.live.totals import read_totals
 from app.live.workers import alive_workers
+from app.losers import Losers
 from app.queue import keys
 from app.queue.mend import MAX_QUARANTINED
 from app.settings import Settings
@@ -112,14 +112,14 @@ async def test_a_row_that_the_database_refuses_quarantines_its_entry_alone(
 ) -> None:
     await house.redis.enqueue_job(JOB.kind, value=1, _job_id="refused", _queue_name=QUEUE)
     await house.redis.enqueue_job(JOB.kind, value=2, _job_id="fine", _queue_name=QUEUE)
-    adopt = Lifecycle._adopt_one
+    adopt = Losers._adopt_one
 
-    async def refuse_one(self: Lifecycle, claim: Any, *args: Any) -> Any:
+    async def refuse_one(self: Losers, claim: Any, *args: Any) -> Any:
         if claim.id == "refused":
             raise ValueError("no such row")
         return await adopt(self, claim, *args)
 
-    monkeypatch.setattr(Lifecycle, "_adopt_one", refuse_one)
+    monkeypatch.setattr(Losers, "_adopt_one", refuse_one)
     await runs_a_job(house)
 
     assert list(await quarantined(house)) == [b"refused"]

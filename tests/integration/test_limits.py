@@ -17,9 +17,9 @@ from app.history.tables import jobs
 from app.installation import Installation, open_installation
 from app.jobs.contract import Limits, RetryPolicy
 from app.jobs.status import Status
-from app.lifecycle import Order
 from app.live.control import tell_drain
 from app.live.workers import alive_workers
+from app.orders import Order
 from app.queue import keys
 from app.settings import Settings
 from tests.support.poison import be_deaf

@@ -30,7 +30,7 @@ from app.jobs.maintenance import (
     RetentionPolicy,
 )
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.queue import keys
 from app.records.ari_snapshots import ARI_SNAPSHOTS, AriSnapshot
 from app.records.audit_entries import AUDIT_ENTRIES, AuditEntry

@@ -29,7 +29,7 @@ from app.jobs.model import (
     finetune as finetune_type,
 )
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.records.models import MODELS, find_model
 from app.records.store import Records
 from app.records.training_examples import TRAINING_EXAMPLES, TrainingExample, read_good_examples

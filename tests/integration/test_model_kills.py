@@ -19,7 +19,7 @@ from app.jobs.contract import Family, RetryPolicy
 from app.jobs.model import FinetuneParams, FinetuneResult
 from app.jobs.model import finetune as finetune_type
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.records.models import MODELS
 from app.records.training_examples import TRAINING_EXAMPLES, TrainingExample
 from app.settings import Settings

@@ -19,7 +19,7 @@ from app.jobs.fields import Params
 from app.jobs.model import BenchmarkParams, BenchmarkResult, EvaluateParams, EvaluateResult, FinetuneParams
 from app.jobs.model import FinetuneResult as Tuned
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.records.models import MODELS
 from app.records.training_examples import TRAINING_EXAMPLES, TrainingExample
 from app.settings import Settings

@@ -18,7 +18,7 @@ from app.jobs import model
 from app.jobs.fields import Params
 from app.jobs.model import EvaluateParams, FinetuneParams
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.records.training_examples import TRAINING_EXAMPLES, TrainingExample
 from app.settings import Settings
 from tests.support.processes import computing_children, is_alive

@@ -10,7 +10,7 @@ from app.errors import UnknownName
 from app.jobs.catalogue import load_catalogue
 from app.jobs.model import LLM, FinetuneParams, finetune
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.queue import keys
 from app.records.models import MODELS, RegisteredModel
 from app.references import is_installed

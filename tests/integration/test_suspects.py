@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from tests.support.processes import is_alive
 from tests.support.service import kill, process
 from tests.support.waiting import eventually
 from tests.support.workplace import TrialType, at_work, becomes, make_worker, row, submit
+from workers.verdict import convict
 from workers.worker import Worker
 
 pytestmark = pytest.mark.timeout(120)  # a limit, not an expectation: a busy machine starts a process slowly
@@ -63,7 +66,6 @@ async def suspect(house: Installation, job_type: TrialType, value: Any = None, *
     return job_id
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_suspect_runs_in_a_process_that_holds_nothing_else(house: Installation) -> None:
     ids = [await suspect(house, GOOD) for _ in range(4)]
     plain = await submit(house, GOOD)
@@ -141,7 +143,6 @@ async def test_stubborn_work_does_not_stay_beside_the_next_suspect(
     assert done.result["value"]["pid"] not in first
 
 
-@pytest.mark.databases("sqlite", "postgresql")
 async def test_a_suspect_whose_worker_is_killed_is_released_and_not_convicted(
     house: Installation, hasty: Settings, processes: ExitStack, tmp_path: Path
 ) -> None:
@@ -159,6 +160,48 @@ async def test_a_suspect_whose_worker_is_killed_is_released_and_not_convicted(
     released = await eventually(is_released, within=10)
     assert (released.status, released.interruptions) == (Status.PENDING, 2)
     await eventually(lambda: not is_alive(alone), within=10)
+
+
+async def test_a_lone_process_that_was_stopped_past_its_lease_convicts_nobody(
+    house: Installation, hasty: Settings, processes: ExitStack, tmp_path: Path
+) -> None:
+    place = tmp_path / "pid"
+    job_id = await suspect(house, GOOD, {"seconds": 3, "file": str(place)})
+    paused = processes.enter_context(process(hasty, "tests.support.poison", WORKER_HANG_S="60"))
+    first = int(await eventually(lambda: place.exists() and place.read_text(), within=60))
+    with _stopped(paused.pid, first):
+        async with at_work(worker(house)):
+            await eventually(lambda: int(place.read_text() or first) != first, within=60)
+
+            _signal_all(signal.SIGCONT, paused.pid, first)
+            done = await becomes(house, job_id, Status.COMPLETED, within=60)
+
+    assert (done.interruptions, done.attempts) == (3, 2)
+    assert done.result["value"]["pid"] != first
+
+
+async def test_a_verdict_on_a_claim_that_is_over_spares_who_runs_the_job_now(house: Installation) -> None:
+    job_id = await suspect(house, GOOD)
+    claims = await house.queue.claim(["north"], want=1, token="now")
+    await house.lifecycle.start(claims, worker_id="the-worker")
+    former = replace(claims.claims[0], token="before")
+
+    assert not await convict(former, house.reader, house.lifecycle, exit_code=-9)
+    assert (await row(house, job_id)).status is Status.RUNNING
+
+
+@contextmanager
+def _stopped(*pids: int) -> Iterator[None]:
+    _signal_all(signal.SIGSTOP, *pids)
+    try:
+        yield
+    finally:
+        _signal_all(signal.SIGCONT, *pids)
+
+
+def _signal_all(signum: signal.Signals, *pids: int) -> None:
+    for pid in filter(is_alive, pids):
+        os.kill(pid, signum)
 
 
 async def test_a_stopping_worker_takes_its_suspects_along_without_burning_anything(
@@ -182,6 +225,7 @@ def _children() -> list[int]:
     ]
 
 
+@pytest.mark.chaos  # its short form is tests/acceptance/test_poison.py
 async def test_a_job_that_kills_every_worker_ends_failed_and_its_neighbours_complete(
     house: Installation, hasty: Settings, processes: ExitStack
 ) -> None:
@@ -202,5 +246,11 @@ async def test_no_more_suspects_are_held_than_the_line_takes(
 ) -> None:
     monkeypatch.setattr("workers.suspects._LINE", 1)
     ids = [await suspect(house, GOOD) for _ in range(6)]
+    idle = worker(house)._suspects
+    claims = (await house.queue.claim(["north"], want=2, token="a-test")).claims
+    taken = [idle.take(claim) for claim in claims]
+    await house.lifecycle.give_back(claims)
     async with at_work(worker(house)):
         await asyncio.gather(*(becomes(house, job_id, Status.COMPLETED, within=60) for job_id in ids))
+
+    assert taken == [True, False]

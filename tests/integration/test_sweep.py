@@ -20,8 +20,8 @@ from app.history.reader import JobFilter
 from app.history.tables import attempts, epochs, jobs
 from app.installation import Installation, check_stores, open_installation
 from app.jobs.status import Status
-from app.lifecycle import Order
 from app.log import get_log
+from app.orders import Order
 from app.queue import keys
 from app.settings import Settings
 from tests.support import house as steps

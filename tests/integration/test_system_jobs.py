@@ -24,8 +24,8 @@ from app.jobs.system import (
     Percentiles,
     TaskCounts,
 )
-from app.lifecycle import Order
 from app.live.workers import beat
+from app.orders import Order
 from app.records.alerts import ALERTS, Alert
 from app.settings import Settings
 from tests.integration.test_api_operations import heartbeat

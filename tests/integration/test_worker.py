@@ -338,22 +338,23 @@ async def test_a_job_longer_than_its_lease_keeps_it(settings: Settings) -> None:
     assert (job.attempts, job.result) == (1, {"value": 1})
 
 
-async def test_a_job_that_killed_its_workers_three_times_is_not_run_again(settings: Settings) -> None:
+async def test_a_job_that_lost_five_leases_is_not_run_again(settings: Settings) -> None:
     hasty = settings.model_copy(update={"lease_s": 1.0})
     async with open_installation(hasty, catalogue_of(JOB)) as house:
         job_id = await submit(house, JOB)
-        for life in range(4):
+        for life in range(5):
 
             async def claimed(life: int = life) -> bool:
                 claims = await house.queue.claim(["north"], want=1, token=f"life-{life}")
                 return bool(claims.claims and await house.lifecycle.start(claims, worker_id=f"life-{life}"))
 
-            if life < 3:
-                await eventually(claimed)
+            await eventually(claimed)
+            await house.redis.zadd(keys.LEASES, {job_id: 1})
+            await house.redis.delete(keys.holder(job_id))
         async with at_work(make_worker(house, {JOB.kind: give_back})):
             job = await becomes(house, job_id, Status.FAILED)
 
-    assert (job.interruptions, job.error and job.error.code) == (3, "worker_lost")
+    assert (job.interruptions, job.attempts, job.error and job.error.code) == (5, 6, "worker_lost")
 
 
 async def test_two_workers_share_the_work_and_run_nothing_twice(house: Installation) -> None:

@@ -238,6 +238,7 @@ async def test_a_job_whose_claim_is_dead_starts_again_as_interrupted(writer: Wri
     (started,) = await start(writer, job, dead="a-former-claim")
 
     assert (started.attempts, started.interruptions, started.claim) == (2, 1, "mine")
+    assert (await row(reader, job)).claim == "mine"
     first, second = await reader.attempts(await row(reader, job))
     assert (first.attempt, first.outcome, first.worker_id, first.ended_at) == (1, "interrupted", WORKER, NOW)
     assert first.error is not None
@@ -592,8 +593,26 @@ async def test_start_and_settle_search_rows_by_their_key(writer: Writer, databas
 
 
 async def explain(database: Database, statement: str) -> list[str]:
-    values = {"rows": "[]", "now": "", "worker": "", "alone": 0}
+    values = {"rows": "[]", "now": "", "worker": "", "alone_from": 0, "alone_until": 0}
     used = {name: value for name, value in values.items() if f":{name}" in statement}
     async with database.read() as connection:
         steps = await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {statement}"), used)
         return [step.detail for step in steps]
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+
+async def test_a_checkpoint_after_a_cancel_is_not_stored(writer: Writer, reader: Reader) -> None:
+    started = await start_one(writer)
+    await writer.cancel(started.id, include_running=True, now=NOW)
+
+    assert not await writer.checkpoint(started, {"at": 1}, now=NOW)
+    assert await reader.checkpoint(started.id) is None
+
+
+async def test_a_checkpoint_of_another_claim_is_not_stored(writer: Writer, reader: Reader) -> None:
+    started = await start_one(writer)
+
+    assert not await writer.checkpoint(replace(started, claim="another"), {"at": 1}, now=NOW)
+    assert await reader.checkpoint(started.id) is None

@@ -1,13 +1,15 @@
 """``python -m tests.model [WORD…]``: take each guard out and see its test go red."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
 from tests.model.guards import GUARDS
 from tests.model.mutation import is_green, is_killed
+
+_AT_A_TIME = 2
 
 
 def main(
@@ -16,14 +18,18 @@ def main(
     """Try every guard's test without the guard; leave with 1 if a guard could go unnoticed."""
     console = Console()
     chosen = [guard for guard in GUARDS if not words or any(word in guard.guard for word in words)]
-    red = [test for test in sorted({guard.test for guard in chosen}) if not is_green(test)]
+    tests = sorted({guard.test for guard in chosen})
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        red = [test for test, is_fine in zip(tests, pool.map(is_green, tests), strict=True) if not is_fine]
     if red:
         console.print(f"[red]red with every guard in place[/]: {', '.join(red)}")
         raise typer.Exit(2)
-    survivors = [guard for guard in track(chosen, console=console, description="guards") if not is_killed(guard)]
-    for guard in survivors:
-        console.print(f"[red]survived[/]  {guard.guard}  ({guard.test})")
-    console.print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed")
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        survivors = 0
+        for guard, was_killed in zip(chosen, pool.map(is_killed, chosen), strict=True):
+            survivors += not was_killed
+            console.print(f"{'killed  ' if was_killed else '[red]survived[/]'}  {guard.guard}  ({guard.test})")
+    console.print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed")
     raise typer.Exit(bool(survivors))
 
 

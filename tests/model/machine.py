@@ -5,69 +5,37 @@ the machine says so (``lapse``); Redis loses single entries, everything, or goes
 replies and acknowledges get lost. Whatever happened, at the end every job has ended, once, and Redis is empty.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
+import sqlalchemy as sa
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from app.clock import new_id, utc_now
 from app.errors import Conflict
-from app.history.reader import JobFilter
+from app.history.epochs import read_epoch
 from app.history.rows import Job
-from app.history.writer import Settlement, Started, StartRequest
-from app.installation import Installation
+from app.history.tables import jobs
+from app.history.writer import ALONE_AT, MAX_INTERRUPTIONS, Settlement, StartRequest
 from app.jobs.status import LIVE, TRANSITIONS, Status
 from app.queue import keys
-from app.queue.scripts import script_text
-from app.settings import Settings
-from tests.support.house import OOPS, QUEUES, count, ending, note, open_house, order, reply
-
-T = TypeVar("T")
+from app.queue.client import Claim, Claims
+from app.queue.epoch import Epochs
+from tests.model.faults import LEASE, FaultyHouse, Holder
+from tests.support.house import OOPS, QUEUES, count, ending, note, order, reply
+from workers.sweep import Sweep
+from workers.verdict import convict
 
 _MOST_JOBS = 3
-_LEASE_MS = 300_000
+_LEASE_MS = int(LEASE.total_seconds() * 1000)
 ROUNDS = 40  # of claims and sweeps, after which whatever is still live counts as stuck
 
 
-@dataclass(slots=True, kw_only=True)
-class Holder:
-    """One attempt, as its worker sees it. ``is_sound`` while nothing has touched its lease since it was renewed."""
-
-    job: Started
-    is_sound: bool = True
-    won: Settlement | None = None  # what it settled, once it has
-
-
-@dataclass(slots=True)
-class Model:
-    """What must be true, as far as answers have told."""
-
-    rows: dict[str, Job] = field(default_factory=dict)  # as last seen
-    completed: dict[str, int] = field(default_factory=dict)
-    cancelled: set[str] = field(default_factory=set)  # told to somebody
-
-
-class JobMachine(RuleBasedStateMachine):
+class JobMachine(FaultyHouse):
     """Submit, claim, start, renew, settle, acknowledge, cancel, retry and sweep, in any order."""
-
-    def __init__(self, settings: Settings, clear: Callable[[], None]) -> None:
-        super().__init__()
-        clear()
-        self._runner = asyncio.Runner()
-        self._opening = open_house(settings.model_copy(update={"lease_s": _LEASE_MS / 1000, "db_auto_upgrade": False}))
-        self.house: Installation = self._do(self._opening.__aenter__())
-        self._renew = self.house.redis.register_script(script_text("renew"))
-        self.model = Model()
-        self.holders: list[Holder] = []
-        self.snapshot: dict[bytes, tuple[bytes, int]] | None = None
-        self.ids: list[str] = []
-
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
 
     # --- the front of the house -----------------------------------------------------------------
 
@@ -77,12 +45,20 @@ class JobMachine(RuleBasedStateMachine):
         priority=st.sampled_from([2, 5, 9]),
         max_retries=st.integers(0, 2),
         delay_s=st.sampled_from([0, 0, 0, 3600]),
+        interruptions=st.sampled_from([0, 0, ALONE_AT]),
     )
-    def submit(self, kind: Any, priority: int, max_retries: int, delay_s: int) -> None:
+    def submit(self, kind: Any, priority: int, max_retries: int, delay_s: int, interruptions: int) -> None:
         later = utc_now() + timedelta(seconds=delay_s) if delay_s else None
         asked = order(kind, priority=priority, max_retries=max_retries, scheduled_for=later)
         (job,) = self._do(self.house.lifecycle.submit([asked]))
         self.ids.append(job.id)
+        if interruptions:
+            self._do(self._make_suspect(job.id, interruptions))
+
+    async def _make_suspect(self, job_id: str, interruptions: int) -> None:
+        past = {"interruptions": interruptions, "attempts": interruptions}
+        async with self.house.database.write() as connection:
+            await connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(past))
 
     @precondition(lambda self: len(self.ids) < _MOST_JOBS)
     @rule(minute=st.integers(0, 1))
@@ -139,16 +115,41 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(want=st.integers(1, 3), reply_is_lost=st.booleans())
     def work(self, want: int, reply_is_lost: bool) -> None:
-        """Claim and start; a start whose reply is lost is sent again."""
+        """Claim and start, alone; a start whose reply is lost is sent again."""
         self._do(self._work(want, reply_is_lost=reply_is_lost))
+
+    @rule(want=st.integers(1, 3), is_handed_over=st.booleans(), has_room=st.booleans())
+    def work_in_company(self, want: int, is_handed_over: bool, has_room: bool) -> None:
+        """Claim and start beside other jobs: suspects go to a process of their own, or their worker dies first."""
+        self._do(self._work_in_company(want, is_handed_over, has_room))
+
+    async def _work_in_company(self, want: int, is_handed_over: bool, has_room: bool) -> None:
+        claims = await self.house.queue.claim(QUEUES, want=want, token=new_id(), search=True)
+        aside: list[Claim] = []
+
+        def take_aside(claim: Claim) -> bool:
+            if has_room:
+                aside.append(claim)
+            return has_room
+
+        for holder in await self._started(claims, take_aside):
+            assert not ALONE_AT <= holder.job.interruptions < MAX_INTERRUPTIONS, "a suspect ran in company"
+        for claim in aside:
+            if is_handed_over:
+                await self._started(replace(claims, claims=[claim]), None)
+            else:
+                await self._let_lapse(claim.id)
 
     async def _work(self, want: int, *, reply_is_lost: bool = False) -> list[Holder]:
         claims = await self.house.queue.claim(QUEUES, want=want, token=new_id(), search=True)
-        due = {row.id: row.due_at for row in (await self._rows()).values()}
         if reply_is_lost:
             requests = [StartRequest(id=one.id, claim=one.token, dead=one.dead) for one in claims.claims]
             await self.house.lifecycle._writer.start(requests, worker_id="lost", now=claims.now)
-        started = await self.house.lifecycle.start(claims, worker_id="the-worker")
+        return await self._started(claims, None)
+
+    async def _started(self, claims: Claims, take_aside: Callable[[Claim], bool] | None) -> list[Holder]:
+        due = {row.id: row.due_at for row in (await self._rows()).values()}
+        started = await self.house.lifecycle.start(claims, worker_id="the-worker", take_aside=take_aside)
         for job in started:
             assert due[job.id] <= claims.now, "a job was started before its time"
             assert job.id not in self.model.cancelled, "a cancelled job was started"
@@ -162,7 +163,7 @@ class JobMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.holders)
     @rule(at=st.integers(0, 9))
     def renew(self, at: int) -> None:
-        """A renewal is refused only if another claim has the job."""
+        """A renewal is refused if another claim has the job, or if Redis was set back to where it waits."""
         holder = self._holder(at)
         if holder.won is None:
             self._do(self._renewed(holder))
@@ -175,7 +176,8 @@ class JobMachine(RuleBasedStateMachine):
         lost, _ = await self._renew(args=args)
         rivals = [one for one in self.holders if one.job.id == job.id and one.job.attempts > job.attempts]
         if row.status is Status.RUNNING and row.claim == job.claim and not rivals:
-            assert not lost, "the only holder of a job lost its lease by renewing it"
+            assert not (lost and holder.is_sound), "the only holder of a job lost its lease by renewing it"
+            assert await self.house.reader.running_under({job.id: job.claim}) == {job.id}, "the row did not help"
             holder.is_sound = True
         if lost:
             holder.is_sound = False
@@ -217,6 +219,21 @@ class JobMachine(RuleBasedStateMachine):
         return ending(holder.job, status)
 
     @precondition(lambda self: self.holders)
+    @rule(at=st.integers(0, 9))
+    def convict(self, at: int) -> None:
+        """The process of a lone job was seen to die; that ends the job exactly if it still ran there."""
+        job = self._holder(at).job
+        before = self._row(job.id)
+        is_mine = before.status is Status.RUNNING and (before.attempts, before.claim) == (job.attempts, job.claim)
+        claim = Claim(id=job.id, queue_key="", token=job.claim, dead=None, is_aborted=False)
+        told = self._do(convict(claim, self.house.reader, self.house.lifecycle, exit_code=-9))
+        assert told == is_mine, "the verdict told an untruth"
+        after = self._row(job.id)
+        assert after.interruptions == before.interruptions + is_mine
+        assert after == before if not is_mine else after.status is Status.FAILED
+        self.holders = [one for one in self.holders if one.job is not job]
+
+    @precondition(lambda self: self.holders)
     @rule(at=st.integers(0, 9), state=st.integers(0, 99))
     def checkpoint(self, at: int, state: int) -> None:
         holder = self._holder(at)
@@ -233,83 +250,35 @@ class JobMachine(RuleBasedStateMachine):
     async def _sweep(self) -> None:
         await self.house.lifecycle.restore(await self.house.reader.live_page(before=None))
 
-    # --- what goes wrong ------------------------------------------------------------------------
-
-    @precondition(lambda self: self.holders)
-    @rule(at=st.integers(0, 9))
-    def lapse(self, at: int) -> None:
-        """A worker is silent for longer than its lease; it may come back."""
-        holder = self._holder(at)
-        holder.is_sound = False
-        self._do(self._let_lapse(holder.job.id))
-
-    async def _let_lapse(self, job_id: str) -> None:
-        """Let a lease run out, if there is one."""
-        await self.house.redis.zadd(keys.LEASES, {job_id: 1}, xx=True)
-        await self.house.redis.delete(keys.holder(job_id))
-
-    @precondition(lambda self: self.holders)
-    @rule(at=st.integers(0, 9))
-    def crash(self, at: int) -> None:
-        """A worker dies for good, perhaps between settle and acknowledge."""
-        holder = self._holder(at)
-        self.holders.remove(holder)
-        if holder.is_sound:
-            self._do(self._let_lapse(holder.job.id))
-
     @rule()
-    def lose_redis(self) -> None:
-        self._do(self._flush())
+    def rebuild(self) -> None:
+        """A worker finds that Redis is not what it was: it walks under a nonce, and drops what has no live row."""
+        self._do(self._rebuild())
 
-    async def _flush(self) -> None:
-        self._all_unsound()
-        await self.house.redis.flushdb()
+    async def _rebuild(self) -> None:
+        sweep = Sweep(self.house, worker_id="the-worker")
+        await sweep.rebuild()
+        await sweep.drop_ghosts()
+        row_of = await self._rows()
+        stray = [name for found in (await self._left()).values() for name in found if name not in row_of]
+        assert not stray, "an entry without a row"
 
     @precondition(lambda self: self.ids)
-    @rule(at=st.integers(0, 9))
-    def lose_entry(self, at: int) -> None:
-        """Redis loses a job's entry, as if it had been evicted."""
-        row = self._row(self._pick(at))
-        for holder in self.holders:
-            holder.is_sound = holder.is_sound and holder.job.id != row.id
-        self._do(self._forget(row))
+    @rule(is_flushed=st.booleans())
+    def rebuild_half(self, is_flushed: bool) -> None:
+        """Redis is emptied while a rebuild walks, or another one begins: the first one's pages count no more."""
+        self._do(self._rebuild_half(is_flushed))
 
-    async def _forget(self, row: Job) -> None:
-        for priority in keys.PRIORITIES:
-            await self.house.redis.zrem(keys.queue(row.queue, priority), row.id)
-
-    @precondition(lambda self: self.ids)
-    @rule(at=st.integers(0, 9))
-    def misplace(self, at: int) -> None:
-        """Redis offers a job now, whatever its row says: an old state, or arq's ``abort()``, which re-scores."""
-        row = self._row(self._pick(at))
-        self._do(self._offer_now(row))
-
-    async def _offer_now(self, row: Job) -> None:
-        key = keys.queue(row.queue, row.priority)
-        await self.house.redis.zadd(key, {row.id: 1})
-        await reply(self.house.redis.sadd(keys.BUSY, key))
-
-    @rule()
-    def remember_redis(self) -> None:
-        self.snapshot = self._do(self._dump())
-
-    async def _dump(self) -> dict[bytes, tuple[bytes, int]]:
-        redis = self.house.redis
-        names = [name for name in await redis.keys("*") if name != keys.EVENTS.encode()]
-        return {name: (await redis.dump(name), max(await redis.pttl(name), 0)) for name in names}
-
-    @precondition(lambda self: self.snapshot is not None)
-    @rule()
-    def go_back(self) -> None:
-        """Redis comes back with an older state than it had."""
-        self._do(self._restore_snapshot())
-
-    async def _restore_snapshot(self) -> None:
-        await self._flush()
-        for name, (value, ttl) in (self.snapshot or {}).items():
-            if value is not None:
-                await self.house.redis.restore(name, ttl, value)
+    async def _rebuild_half(self, is_flushed: bool) -> None:
+        epochs, page = Epochs(self.house.redis, lease=LEASE), await self.house.reader.live_page(before=None)
+        name = (await read_epoch(self.house.database)).installation
+        await epochs.begin(name, 1, "first", [])
+        if is_flushed:
+            await self._flush()
+        else:
+            await epochs.begin(name, 2, "second", [])
+        assert await self.house.lifecycle.restore(page, walk="first") == -1, "a page of a walk that is over counted"
+        assert not await epochs.end("first", "run"), "a walk that is over came to its end"
 
     # --- what must hold -------------------------------------------------------------------------
 
@@ -343,6 +312,7 @@ class JobMachine(RuleBasedStateMachine):
     async def _drain(self) -> None:
         """Every worker dies; a sound one takes over, with the sweep beside it, until nothing is live."""
         self._all_unsound()
+        await self._rebuild()
         live: list[Job] = []
         left: dict[str, list[str]] = {}
         for _ in range(ROUNDS):
@@ -369,27 +339,6 @@ class JobMachine(RuleBasedStateMachine):
         held["leases"] = await redis.zrange(keys.LEASES, 0, -1)
         held["claims"] = await reply(redis.hkeys(keys.CLAIMS))
         return {name: [raw.decode() for raw in found] for name, found in held.items() if found}
-
-    # --- looking --------------------------------------------------------------------------------
-
-    def _pick(self, at: int) -> str:
-        return self.ids[at % len(self.ids)]
-
-    def _holder(self, at: int) -> Holder:
-        return self.holders[at % len(self.holders)]
-
-    def _row(self, job_id: str) -> Job:
-        row = self._do(self.house.reader.get(job_id))
-        assert row is not None
-        return row
-
-    async def _rows(self) -> dict[str, Job]:
-        page = await self.house.reader.page(JobFilter(origin="all"), limit=100)
-        return {job.id: job for job in page.jobs}
-
-    def _all_unsound(self) -> None:
-        for holder in self.holders:
-            holder.is_sound = False
 
 
 def _fence(holder: Holder) -> tuple[int, str]:

@@ -19,7 +19,7 @@ from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.contract import Family, JobType, Limits, RetryPolicy, TaskType
 from app.jobs.fields import Integer, Params, Result
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from app.queue import keys
 from app.queue.client import Claims
 from app.queue.connect import Redis

@@ -13,7 +13,7 @@ from app.jobs.catalogue import Catalogue
 from app.jobs.contract import Family, JobType, Limits, RetryPolicy, TaskType
 from app.jobs.fields import Params, Result
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from tests.support.waiting import eventually
 from workers.context import Context
 from workers.cron import Ticker

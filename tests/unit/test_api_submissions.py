@@ -10,7 +10,7 @@ from app.api.submissions import acceptance_of, order_of, submission_form
 from app.clock import utc_now
 from app.errors import BadRequest, Forbidden, InvalidInput, TooLarge
 from app.jobs.catalogue import AnyJobType
-from app.lifecycle import Order
+from app.orders import Order
 from tests.support.api import judge, sweep
 from tests.support.house import count, new_job, note
 

@@ -16,7 +16,7 @@ from app.clock import utc_now
 from app.history.rows import NewJob
 from app.installation import Installation
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from tests.bench.trials.house import NOOP, Nothing, Terms, open_house, percentile
 from tests.bench.trials.wire import TOKEN, api
 

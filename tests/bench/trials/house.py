@@ -15,7 +15,7 @@ from app.interpreter import calm_collector
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.contract import Family, JobType, TaskType
 from app.jobs.fields import Params, Result
-from app.lifecycle import Order
+from app.orders import Order
 from app.settings import Settings
 from workers.context import Context
 from workers.families import Work

@@ -5,7 +5,7 @@ import os
 import time
 
 from app.jobs.status import Status
-from app.lifecycle import Order
+from app.orders import Order
 from tests.bench.trials.house import LOOK, Sent, Terms, open_house, percentile, process
 
 _PACE_S = 0.02
