@@ -592,7 +592,7 @@ async def test_start_and_settle_search_rows_by_their_key(writer: Writer, databas
 
 
 async def explain(database: Database, statement: str) -> list[str]:
-    values = {"rows": "[]", "now": "", "worker": ""}
+    values = {"rows": "[]", "now": "", "worker": "", "alone_from": 5, "alone_until": 4}
     used = {name: value for name, value in values.items() if f":{name}" in statement}
     async with database.read() as connection:
         steps = await connection.execute(sa.text(f"EXPLAIN QUERY PLAN {statement}"), used)
