@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import os
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
@@ -297,6 +298,20 @@ def open_database(settings: Settings) -> Database:
             )
 
 
+class _TidyConnection(sqlite3.Connection):
+    """A connection whose end ends its transaction.
+
+    SQLAlchemy closes the connection of a task that is cancelled in the middle of a statement. SQLite closes it
+    only once the last cursor is gone, which a traceback may hold for long, and its transaction locks out all others.
+    """
+
+    def close(self) -> None:
+        """Roll back what is open, and close."""
+        if self.in_transaction:
+            self.rollback()
+        super().close()
+
+
 def _open_sqlite(url: sa.URL, settings: Settings) -> Database:
     if not url.database or url.database == ":memory:":
         raise Misconfigured("DATABASE_URL must name a file: several processes share the database.")
@@ -305,7 +320,9 @@ def _open_sqlite(url: sa.URL, settings: Settings) -> Database:
     reads = create_async_engine(
         url, echo=settings.db_echo, pool_size=settings.db_pool_size, max_overflow=settings.db_max_overflow
     )
-    writes = create_async_engine(url, echo=settings.db_echo, pool_size=1, max_overflow=0)
+    writes = create_async_engine(
+        url, echo=settings.db_echo, pool_size=1, max_overflow=0, connect_args={"factory": _TidyConnection}
+    )
     hot = sa.create_engine(url.set(drivername="sqlite+pysqlite"), echo=settings.db_echo, pool_size=1, max_overflow=0)
     for engine, begin in ((reads.sync_engine, "BEGIN"), (writes.sync_engine, _BEGIN_WRITE), (hot, _BEGIN_WRITE)):
         sa.event.listen(engine, "connect", _set_pragmas)

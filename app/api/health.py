@@ -80,7 +80,8 @@ def probe_endpoints(head_revision: str, *, metrics_open: bool) -> Iterator[Endpo
 
     yield endpoint("GET", "/health", show_liveness, access=Access.OPEN)
     yield endpoint("GET", "/ready", show_readiness, access=Access.OPEN)
-    yield endpoint("GET", "/metrics", show_metrics, access=Access.OPEN if metrics_open else Access.CALLER)
+    access = Access.OPEN if metrics_open else Access.CALLER
+    yield endpoint("GET", "/metrics", show_metrics, access=access, answer_type="text/plain")
 
 
 async def show_health(call: Call) -> Health:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from aiohttp import web
 
 from app.api.endpoint import Call, room_for
+from app.api.webhooks import with_webhooks
 from app.clock import utc_now
 from app.errors import BadRequest, IdempotencyKeyReused, RequestRepeated
 from app.history.receipts import Receipt, read_receipt
@@ -100,7 +101,7 @@ def _answer(call: Call, body: bytes, status: int) -> web.Response:
 
 async def _judged(call: Call, submit: Submit) -> Sequence[Order]:
     """Return the orders, and note those that only an administrator may give."""
-    orders = await submit.judge()
+    orders = await with_webhooks(call, await submit.judge())
     if call.caller.is_admin:
         call.powers.extend(order.job_type.kind for order in orders if order.job_type.is_admin_only)
     return orders

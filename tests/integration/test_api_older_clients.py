@@ -85,7 +85,8 @@ async def test_all_tasks_are_counted(api: ApiUnderTest) -> None:
 
     answer = await curl(api, "GET", "/api/tasks/count/all")
 
-    assert (answer.status, answer.json) == (200, {"count": 1, "status": None, "task_type": None})
+    assert answer.status == 200
+    assert answer.json.items() >= {"count": 1, "status": None, "task_type": None}.items()
 
 
 async def test_a_task_is_cancelled_by_post(api: ApiUnderTest) -> None:

@@ -614,5 +614,5 @@ async def test_a_checkpoint_after_a_cancel_is_not_stored(writer: Writer, reader:
 async def test_a_checkpoint_of_another_claim_is_not_stored(writer: Writer, reader: Reader) -> None:
     started = await start_one(writer)
 
-    assert not await writer.checkpoint(replace(started, claim="another"), {"at": 1}, now=NOW)
+    assert not await writer.checkpoint(started._replace(claim="another"), {"at": 1}, now=NOW)
     assert await reader.checkpoint(started.id) is None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from app.clock import new_id
 from app.processes import start_child
 from app.settings import Settings
 
@@ -122,7 +123,7 @@ def _killed(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _surroundings(directory: Path, given: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
-    temporary = directory / "temporary"
+    temporary = directory.parent / new_id()[-8:]  # a short path: sockets lie in it, whose names may have 107 characters
     temporary.mkdir()
     inherited = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     return temporary, inherited | {"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1", **given}
