@@ -438,8 +438,9 @@ def _has_run(worker: Worker, count: int) -> bool:
 
 async def test_no_job_leaves_anything_in_its_worker(house: Installation) -> None:
     async def settle_down() -> int:
-        gc.collect()
-        return len(gc.get_objects())
+        gc.collect()  # only ours are counted: a whole test process makes hundreds of others meanwhile
+        ours = [str(type(one).__module__).partition(".")[0] in {"app", "workers"} for one in gc.get_objects()]
+        return sum(ours) + len(asyncio.all_tasks())
 
     sizes = []
     worker = make_worker(house, {JOB.kind: give_back}, slots=50)
@@ -450,4 +451,4 @@ async def test_no_job_leaves_anything_in_its_worker(house: Installation) -> None
             await eventually(partial(_has_run, worker, 300 * round_), within=30)
             sizes.append(await settle_down())
 
-    assert sizes[2] - sizes[1] < 300
+    assert sizes[2] - sizes[1] < 100  # of 300 jobs
