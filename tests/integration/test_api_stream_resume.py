@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 
@@ -483,9 +484,16 @@ async def test_an_idle_stream_of_server_sent_events_has_a_heartbeat(
 
     async with api.client.get(LIST, headers=headers) as answer:
         async with asyncio.timeout(5):
-            async for line in answer.content:
-                if line == b":\n":
-                    break
+            lines = [line async for line in until_heartbeat(answer.content)]
+
+    assert lines[-1] == b":\n"
+
+
+async def until_heartbeat(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    async for line in content:
+        yield line
+        if line == b":\n":
+            return
 
 
 async def test_who_leaves_server_sent_events_is_forgotten_soon(api: ApiUnderTest) -> None:
