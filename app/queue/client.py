@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
+from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
 from app.clock import from_ms, to_ms
@@ -130,13 +131,15 @@ class Queue:
         for entry in wanted:
             groups.setdefault((entry.queue, entry.priority), []).append(entry)
         self._names.update(name for name, _ in groups)
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.time()
-        for place, entries in groups.items():
-            ids = [entry.id for entry in entries]
-            pipe.zmscore(keys.queue(*place), ids)
-            pipe.zmscore(keys.LEASES, ids)
-        (seconds, _), *found = await self._mending(pipe.execute)
+
+        def ask(pipe: Pipeline) -> None:
+            pipe.time()
+            for place, entries in groups.items():
+                ids = [entry.id for entry in entries]
+                pipe.zmscore(keys.queue(*place), ids)
+                pipe.zmscore(keys.LEASES, ids)
+
+        (seconds, _), *found = await self._ask_all(ask)
         return [
             entry.id
             for entries, scores, leases in zip(groups.values(), found[0::2], found[1::2], strict=True)
@@ -211,13 +214,15 @@ class Queue:
 
     async def pause(self, name: str, *, is_paused: bool) -> None:
         """Skip a queue in every claim from now on, or take from it again and wake its workers."""
-        pipe = self.redis.pipeline(transaction=False)
-        if is_paused:
-            pipe.sadd(keys.PAUSED, name)
-        else:
-            pipe.srem(keys.PAUSED, name)
-            pipe.lpush(keys.bell(name), b"1")
-        await self._mending(pipe.execute)
+
+        def ask(pipe: Pipeline) -> None:
+            if is_paused:
+                pipe.sadd(keys.PAUSED, name)
+            else:
+                pipe.srem(keys.PAUSED, name)
+                pipe.lpush(keys.bell(name), b"1")
+
+        await self._ask_all(ask)
 
     async def paused(self) -> set[str]:
         """Return the names of the paused queues."""
@@ -232,17 +237,19 @@ class Queue:
         """Count the jobs of these queues by what they wait for."""
         now = await self.now()
         now_ms = int(now.timestamp() * 1000)
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.smembers(keys.PAUSED)
-        for name in queues:
-            for priority in keys.PRIORITIES:
-                key = keys.queue(name, priority)
-                pipe.zcount(key, "-inf", now_ms)
-                pipe.zcount(key, f"({now_ms}", f"({keys.RUNNING_OFFSET}")
-                pipe.zcount(key, keys.RUNNING_OFFSET, "+inf")
-                pipe.zrange(key, 0, 0, withscores=True)
         self._names.update(queues)
-        paused, *counts = await self._mending(pipe.execute)
+
+        def ask(pipe: Pipeline) -> None:
+            pipe.smembers(keys.PAUSED)
+            for name in queues:
+                for priority in keys.PRIORITIES:
+                    key = keys.queue(name, priority)
+                    pipe.zcount(key, "-inf", now_ms)
+                    pipe.zcount(key, f"({now_ms}", f"({keys.RUNNING_OFFSET}")
+                    pipe.zcount(key, keys.RUNNING_OFFSET, "+inf")
+                    pipe.zrange(key, 0, 0, withscores=True)
+
+        paused, *counts = await self._ask_all(ask)
         width = 4 * len(keys.PRIORITIES)
         return [
             _stats(name, counts[at * width : (at + 1) * width], now_ms, name.encode() in paused)
@@ -256,6 +263,16 @@ class Queue:
 
     async def _call(self, name: str, args: Sequence[Any]) -> Any:
         return await self._mending(lambda: self._scripts[name](args=args))
+
+    async def _ask_all(self, ask: Callable[[Pipeline], None]) -> list[Any]:
+        """Send what ``ask`` puts into a pipeline; after mending, into a new one, since a pipeline is empty once sent."""
+
+        async def send() -> list[Any]:
+            pipe = self.redis.pipeline(transaction=False)
+            ask(pipe)
+            return list(await pipe.execute())
+
+        return await self._mending(send)
 
     async def _mending(self, ask: Callable[[], Awaitable[R]]) -> R:
         try:
