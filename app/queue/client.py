@@ -265,7 +265,7 @@ class Queue:
         return await self._mending(lambda: self._scripts[name](args=args))
 
     async def _ask_all(self, ask: Callable[[Pipeline], None]) -> list[Any]:
-        """Send what ``ask`` puts into a pipeline; after mending, into a new one, since a pipeline is empty once sent."""
+        """Send what ``ask`` puts into a pipeline; after mending into a new one, for a pipeline is empty once sent."""
 
         async def send() -> list[Any]:
             pipe = self.redis.pipeline(transaction=False)
