@@ -1,6 +1,7 @@
 """Fixtures: real servers, and settings that know nothing of the developer's own environment."""
 
 import asyncio
+import gc
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -28,6 +29,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kinds = mark.args if mark else ("sqlite", "postgresql")
     marks = {"postgresql": [pytest.mark.postgresql]}
     metafunc.parametrize("database_kind", [pytest.param(kind, marks=marks.get(kind, [])) for kind in kinds])
+
+
+def pytest_configure() -> None:
+    """Let numpy count with one thread, as it does in a worker's child processes: more of them only wait in turns."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: a test often waits for a lease, a limit or another process."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what importing and collecting made, some million objects, out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
-"""The model jobs on stored examples, on both databases, and once through a real worker and its child processes."""
+"""The model jobs on stored examples, where rows matter on both databases, and once through a real worker."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ from pydantic import JsonValue
 
 from app.database import Database
 from app.errors import Discard, InsufficientData, JobNotFound, ProcessDied
-from app.history.rows import Job
 from app.installation import Installation, open_installation
 from app.jobs.model import (
     BenchmarkParams,
@@ -34,8 +32,7 @@ from app.records.models import MODELS, find_model
 from app.records.store import Records
 from app.records.training_examples import TRAINING_EXAMPLES, TrainingExample, read_good_examples
 from app.settings import Settings
-from tests.support.waiting import eventually
-from tests.support.workplace import at_work, make_worker, row
+from tests.support.workplace import at_work, becomes, make_worker
 from workers.context import Context
 from workers.families.model import benchmark, evaluate, finetune
 from workers.families.model.files import mark_of
@@ -162,6 +159,7 @@ async def test_a_tuned_model_is_registered_with_a_file_that_exists(run: Run, bac
     assert [path.name for path in run.models.iterdir()] == [result.path]
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_backend_names_the_parameters_it_has_no_use_for(run: Run) -> None:
     await store(run, 20)
 
@@ -169,6 +167,7 @@ async def test_a_backend_names_the_parameters_it_has_no_use_for(run: Run) -> Non
     assert (await tune(run, "sgd-classifier", learning_rate=0.5)).ignored_parameters == ()
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_parameter_changes_the_model_if_and_only_if_the_backend_uses_it(run: Run) -> None:
     await store(run, 20)
 
@@ -179,6 +178,7 @@ async def test_a_parameter_changes_the_model_if_and_only_if_the_backend_uses_it(
     assert len(set(stepped)) == 2
 
 
+@pytest.mark.databases("sqlite")
 async def test_more_samples_lower_the_perplexity_and_other_texts_change_the_model(run: Run) -> None:
     await store(run, 200)
 
@@ -251,6 +251,7 @@ async def test_a_retry_does_not_go_on_from_the_version_that_it_registered_itself
     assert await run.records.count(MODELS) == 2
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_classifier_learns_labels_that_its_parent_did_not_know(run: Run) -> None:
     await store(run, 60, since=100)
     first = await tune(run, "sgd-classifier", learning_rate=0.5)
@@ -288,6 +289,7 @@ async def test_what_an_earlier_attempt_left_unfinished_is_gone_before_the_next_o
 # --- model.evaluate ----------------------------------------------------------------------------
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("backend", ["kneser-ney", "sgd-classifier"])
 async def test_a_tuned_model_beats_the_untrained_one_on_examples_it_never_saw(run: Run, backend: str) -> None:
     await store(run, 80)
@@ -350,6 +352,7 @@ async def test_a_file_that_is_gone_or_changed_or_elsewhere_is_not_loaded(run: Ru
 # --- model.benchmark ---------------------------------------------------------------------------
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_model_that_learned_the_answers_scores_better_than_an_untrained_one(run: Run) -> None:
     await store(run, 40, input_text="Once upon a", output_text="time in the middle of the night neither has arrived .")
     tuned = await tune(run)
@@ -374,39 +377,23 @@ async def house(settings: Settings) -> AsyncIterator[Installation]:
         yield installation
 
 
-async def test_a_worker_trains_in_a_child_process_and_leaves_the_loop_free(house: Installation) -> None:
-    await house.records.upsert(TRAINING_EXAMPLES, [example(at) for at in range(5_000)])
-    params = FinetuneParams(user_id="ada", model_name="kneser-ney", training_samples=5_000)
+async def test_a_worker_trains_in_a_child_process(house: Installation) -> None:
+    await house.records.upsert(TRAINING_EXAMPLES, [example(at) for at in range(500)])
+    params = FinetuneParams(user_id="ada", model_name="kneser-ney", training_samples=500)
     missing = params.model_copy(update={"user_id": "nobody"})
     works = {finetune_type.kind: finetune}
     orders = [Order(job_type=finetune_type, params=one, owner="ada", user_id=one.user_id) for one in (params, missing)]
     good, bad = await house.lifecycle.submit(orders)
 
     async with at_work(make_worker(house, cast(Any, works), queues=(finetune_type.queue,))):
-        lags: list[float] = []
+        job = await becomes(house, good.id, Status.COMPLETED, within=30)
+        failed = await becomes(house, bad.id, Status.FAILED, within=30)
 
-        async def is_done() -> Job | None:
-            before = time.perf_counter()
-            await asyncio.sleep(0.005)
-            lags.append(time.perf_counter() - before - 0.005)
-            job = await row(house, good.id)
-            return job if job.status.is_final else None
-
-        job = await eventually(is_done, within=30)
-        failed = await eventually(lambda: _ended(house, bad.id), within=30)
-
-    assert job.status is Status.COMPLETED, job.error
     result = FinetuneResult.model_validate(job.result)
-    assert result.training_samples == 4_500
+    assert result.training_samples == 450
     assert (house.settings.models_path / result.path).exists()
     assert await house.records.get(MODELS, result.model_id) is not None
     assert job.stage == "done"
     assert await house.reader.checkpoint(job.id) is None
-    assert sorted(lags)[int(len(lags) * 0.99)] <= 0.05
     assert failed.error is not None
     assert (failed.error.code, failed.attempts) == ("insufficient_data", 1)
-
-
-async def _ended(house: Installation, job_id: str) -> Job | None:
-    job = await row(house, job_id)
-    return job if job.status.is_final else None
