@@ -247,7 +247,7 @@ async def test_while_the_database_is_out_a_follower_is_asked_to_come_back(
 async def test_a_client_that_does_not_read_is_cut_and_others_are_not_slowed(
     api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.links.SEND_S", 0.01)
+    monkeypatch.setattr("app.api.links.SEND_S", 0.5)
     job = await house.start_one(api.house)
     async with silent_follower(api, job.id) as reader, following(api, job.id) as quick:
         await hear(quick)

@@ -19,7 +19,7 @@ def computing_children(pid: int) -> list[int]:
     return [
         int(child.pid)
         for server in psutil.Process(pid).children()
-        if "multiprocessing.forkserver" in " ".join(server.cmdline())
+        if is_alive(server.pid) and "multiprocessing.forkserver" in " ".join(server.cmdline())
         for child in server.children()
         if is_alive(child.pid)
     ]
