@@ -255,10 +255,9 @@ async def test_a_client_that_does_not_read_is_cut_and_others_are_not_slowed(
             api.house.outbox.post(replace(progress_of(job.id, 1.0, attempt), message="x" * 256 * 1024))
         for _ in range(88):
             await hear(quick)
+        await eventually(lambda: len(api.app[LINKS]) == 1, within=20)
         async with asyncio.timeout(10):
             left_unread = await reader.read(-1)
-
-        await eventually(lambda: len(api.app[LINKS]) == 1)
 
     assert left_unread.endswith(TOO_SLOW.to_bytes(2) + b"events were not taken in time")
 
