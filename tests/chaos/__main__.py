@@ -27,7 +27,7 @@ console = Console()
 Scenario = Callable[[Path], Awaitable[list[Figure]]]
 
 _FORMS = {"postgresql": (50_000, 200), "sqlite": (10_000, 60)}  # jobs and kills of the long form
-_ON_POSTGRESQL = {"postgresql", "sql-out", "links"}
+_ON_POSTGRESQL = {"postgresql", "sql-out", "sql-links"}
 
 
 class Programme:
@@ -51,7 +51,8 @@ class Programme:
             "crashes": lambda at: crashes.crashes(at, times=50, seed=seed),
             "races": lambda at: races.races(at, count=5000, seed=seed),
             "deploys": lambda at: deploys.deploys(at, rounds=10),
-            "links": lambda at: links.links(at, times=40, seed=seed, database_url=self._postgres()),
+            "links": self._links,
+            "sql-links": lambda at: self._links(at, database_url=self._postgres()),
             "soak": lambda at: soak.soak(at, minutes=minutes),
         }
 
@@ -62,6 +63,9 @@ class Programme:
             verdict = await storm(stage, jobs=self._jobs or jobs, kills=self._kills or kills, seed=self._seed)
         _show(verdict.faults)
         return verdict.figures(f"storm on {database}")
+
+    async def _links(self, directory: Path, database_url: str = "") -> list[Figure]:
+        return await links.links(directory, times=40, seed=self._seed, database_url=database_url, report=console.print)
 
     async def _arq(self, directory: Path) -> list[Figure]:
         async with open_stage(directory, report=console.print) as stage:
