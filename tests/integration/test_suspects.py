@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psutil
 import pytest
 import sqlalchemy as sa
@@ -25,7 +27,9 @@ from tests.support.poison import CATALOGUE, COMMAND, DEAF, GOOD, POISON, WORKS
 from tests.support.processes import is_alive
 from tests.support.service import kill, process
 from tests.support.waiting import eventually
-from tests.support.workplace import TrialType, at_work, becomes, make_worker, row, submit
+from tests.support.workplace import Anything, Something, TrialType, at_work, becomes, make_worker, row, submit
+from workers.alone import LoneWorker
+from workers.context import Context
 from workers.verdict import convict
 from workers.worker import Worker
 
@@ -78,6 +82,31 @@ async def test_a_suspect_runs_in_a_process_that_holds_nothing_else(house: Instal
     assert [job.result["value"]["running"] for job in done] == [0, 0, 0, 0]
     assert {(job.attempts, job.interruptions) for job in done} == {(1, 2)}
     assert not _children()
+
+
+async def test_a_lone_worker_runs_one_job_at_a_time_whatever_it_is_handed(house: Installation) -> None:
+    running, seen = 0, list[int]()
+
+    async def count(ctx: Context, _params: Anything) -> Something:
+        nonlocal running
+        running += 1
+        seen.append(running)
+        await ctx.sleep(0.1)
+        running -= 1
+        return Something()
+
+    ids = [await suspect(house, GOOD) for _ in range(2)]
+    claims = (await house.queue.claim(["north"], want=2, token="a-test")).claims
+    near, far = socket.socketpair()
+    lone = LoneWorker(house, far, functions={GOOD.kind: count}, queues=["north"], handle_signals=False)
+    serving = asyncio.create_task(lone.async_run())
+    near.sendall(b"".join(orjson.dumps(asdict(claim)) + b"\n" for claim in claims))
+    done = [await becomes(house, job_id, Status.COMPLETED) for job_id in ids]
+    near.close()
+    await asyncio.wait_for(serving, 20)
+
+    assert (len(claims), seen) == (2, [1, 1])
+    assert [job.attempts for job in done] == [1, 1]
 
 
 @pytest.mark.parametrize("harm", ["kill", "hang"])
