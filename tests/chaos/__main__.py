@@ -20,6 +20,7 @@ from tests.chaos.harness import storm
 from tests.chaos.plain_arq import arq_storm
 from tests.chaos.scenarios import crashes, deploys, links, outages, races, soak, zombies
 from tests.chaos.scenarios.rescue import false_rescues, rescue
+from tests.chaos.scenarios.schedulers import schedulers
 from tests.chaos.stage import open_stage
 from tests.support.postgres_server import running_postgres
 
@@ -27,7 +28,7 @@ console = Console()
 Scenario = Callable[[Path], Awaitable[list[Figure]]]
 
 _FORMS = {"postgresql": (50_000, 200), "sqlite": (10_000, 60)}  # jobs and kills of the long form
-_ON_POSTGRESQL = {"postgresql", "sql-out", "sql-links"}
+_ON_POSTGRESQL = {"postgresql", "sql-out", "sql-links", "sql-schedulers"}
 
 
 class Programme:
@@ -53,6 +54,8 @@ class Programme:
             "deploys": lambda at: deploys.deploys(at, rounds=10),
             "links": self._links,
             "sql-links": lambda at: self._links(at, database_url=self._postgres()),
+            "schedulers": self._schedulers,
+            "sql-schedulers": lambda at: self._schedulers(at, database_url=self._postgres()),
             "soak": lambda at: soak.soak(at, minutes=minutes),
         }
 
@@ -66,6 +69,11 @@ class Programme:
 
     async def _links(self, directory: Path, database_url: str = "") -> list[Figure]:
         return await links.links(directory, times=40, seed=self._seed, database_url=database_url, report=console.print)
+
+    async def _schedulers(self, directory: Path, database_url: str = "") -> list[Figure]:
+        return await schedulers(
+            directory, days=7, kills=40, seed=self._seed, database_url=database_url, report=console.print
+        )
 
     async def _arq(self, directory: Path) -> list[Figure]:
         async with open_stage(directory, report=console.print) as stage:

@@ -264,8 +264,9 @@ async def test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back_
 async def test_a_stopping_worker_lets_jobs_finish_first(house: Installation) -> None:
     release = asyncio.Event()
 
-    async def wait(_ctx: Context, _params: Anything) -> Something:
+    async def wait(ctx: Context, _params: Anything) -> Something:
         await release.wait()
+        await ctx.sleep(0.2)
         return Something(value="finished")
 
     job_id = await submit(house, JOB)

@@ -68,13 +68,6 @@ _STOPPING = (
     ),
     _guard(
         _WORKER,
-        "a stopping worker takes its suspects along",
-        "        self._suspects.hang_up()\n",
-        "",
-        f"{_TEST_SUSPECTS}::test_a_stopping_worker_takes_its_suspects_along_without_burning_anything",
-    ),
-    _guard(
-        _WORKER,
         "a drain counts no grace period",
         "while self._is_draining and self._running and not self._is_told_to_stop.is_set():",
         "while False:",
