@@ -63,7 +63,9 @@ class Programme:
         jobs, kills = _FORMS[database]
         url = self._postgres() if database == "postgresql" else ""
         async with open_stage(directory, apis=2, workers=3, database_url=url, report=console.print) as stage:
-            verdict = await storm(stage, jobs=self._jobs or jobs, kills=self._kills or kills, seed=self._seed)
+            verdict = await storm(
+                stage, jobs=self._jobs or jobs, kills=self._kills or kills, seed=self._seed, patience_s=900
+            )
         _show(verdict.faults)
         return verdict.figures(f"storm on {database}")
 

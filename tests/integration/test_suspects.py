@@ -276,6 +276,30 @@ async def test_a_job_that_kills_every_worker_ends_failed_and_its_neighbours_comp
     assert {job.interruptions for job in done} == {2}
 
 
+async def test_suspects_are_not_put_off_while_their_process_starts(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.suspects._PROCESSES", 1)
+    monkeypatch.setattr("workers.suspects._PATIENCE_S", 0.4)  # no process is up by then
+    put_off: list[Any] = []
+    give_back = house.lifecycle.give_back
+
+    async def note_and_give_back(claims: Any) -> None:
+        put_off.extend(claims)
+        await give_back(claims)
+
+    monkeypatch.setattr(house.lifecycle, "give_back", note_and_give_back)
+    ids = [await suspect(house, GOOD) for _ in range(2)]
+    async with at_work(worker(house)) as busy:
+        await eventually(lambda: busy._suspects._told, within=20)
+        await eventually(lambda: not busy._suspects._starting, within=60)
+        before_it_was_up = len(put_off)
+        for job_id in ids:
+            await becomes(house, job_id, Status.COMPLETED, within=60)
+
+    assert before_it_was_up == 0
+
+
 async def test_no_more_suspects_are_held_than_the_line_takes(
     house: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
