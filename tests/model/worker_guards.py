@@ -98,6 +98,13 @@ _ALONE_GUARDS = (
         f"{_TEST_SUSPECTS}::test_a_suspect_whose_worker_is_killed_is_released_and_not_convicted",
     ),
     _guard(
+        "workers/suspects.py",
+        "suspects are not put off while their process starts",
+        "            if not self._starting:\n",
+        "            if True:\n",
+        f"{_TEST_SUSPECTS}::test_suspects_are_not_put_off_while_their_process_starts",
+    ),
+    _guard(
         _WORKER,
         "a worker with other jobs starts no suspect itself",
         "take_aside=self._suspects.take",
@@ -312,4 +319,21 @@ _PROCESSES = (
     ),
 )
 
-WORKER_GUARDS = (*_STOPPING, *_ALONE_GUARDS, *_LIMIT_GUARDS, *_CHECKPOINTS, *_PROCESSES)
+_STORES = (
+    _guard(
+        "app/database.py",
+        "a wait for SQLite's lock that was cancelled keeps the turn until it is over",
+        "waiting.add_done_callback(lambda _: self._give_back())\n",
+        "self._turn.release()\n                waiting.add_done_callback(lambda _: fcntl.flock(self._fd, fcntl.LOCK_UN))\n",
+        "test_cancelled_writes.py::test_a_cancelled_wait_does_not_give_back_what_the_next_one_holds",
+    ),
+    _guard(
+        "app/metrics.py",
+        "what was put into quarantine is told",
+        "quarantined.add_metric([reason], count)",
+        "pass",
+        "test_api_operations.py::test_metrics_count_what_ended_and_how_long_it_took",
+    ),
+)
+
+WORKER_GUARDS = (*_STORES, *_STOPPING, *_ALONE_GUARDS, *_LIMIT_GUARDS, *_CHECKPOINTS, *_PROCESSES)
