@@ -324,7 +324,7 @@ _STORES = (
         "app/database.py",
         "a wait for SQLite's lock that was cancelled keeps the turn until it is over",
         "waiting.add_done_callback(lambda _: self._give_back())\n",
-        "self._turn.release()\n                waiting.add_done_callback(lambda _: fcntl.flock(self._fd, fcntl.LOCK_UN))\n",
+        "self._turn.release(), waiting.add_done_callback(lambda _: fcntl.flock(self._fd, fcntl.LOCK_UN))\n",
         "test_cancelled_writes.py::test_a_cancelled_wait_does_not_give_back_what_the_next_one_holds",
     ),
     _guard(
