@@ -300,6 +300,17 @@ async def test_suspects_are_not_put_off_while_their_process_starts(
     assert before_it_was_up == 0
 
 
+async def test_a_stopping_worker_gives_a_suspect_back_whose_process_was_still_starting(house: Installation) -> None:
+    job_id = await suspect(house, GOOD)
+    async with at_work(worker(house)) as busy:
+        await eventually(lambda: busy._suspects._starting, within=20)
+
+    job = await row(house, job_id)
+    assert (job.status, job.attempts, job.interruptions) == (Status.PENDING, 0, 2)
+    assert await _is_let_go(house, job_id)
+    assert not _children()
+
+
 async def test_no_more_suspects_are_held_than_the_line_takes(
     house: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,13 @@ _ALONE_GUARDS = (
         f"{_TEST_SUSPECTS}::test_suspects_are_not_put_off_while_their_process_starts",
     ),
     _guard(
+        "workers/suspects.py",
+        "a suspect whose process still starts is given back when its worker stops",
+        "                await self._lifecycle.give_back([first])\n",
+        "",
+        f"{_TEST_SUSPECTS}::test_a_stopping_worker_gives_a_suspect_back_whose_process_was_still_starting",
+    ),
+    _guard(
         _WORKER,
         "a worker with other jobs starts no suspect itself",
         "take_aside=self._suspects.take",
