@@ -110,23 +110,30 @@ class FileLock:
     @asynccontextmanager
     async def held_async(self) -> AsyncIterator[None]:
         """Wait for the lock beside the event loop, and hold it."""
-        async with self._turn:
-            await self._wait()
-            try:
-                yield
-            finally:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        await self._turn.acquire()
+        await self._wait()
+        try:
+            yield
+        finally:
+            self._give_back()
 
     async def _wait(self) -> None:
+        """Take the lock; on failure, give the turn on."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waiting = asyncio.ensure_future(asyncio.to_thread(fcntl.flock, self._fd, fcntl.LOCK_EX))
             try:
                 await asyncio.shield(waiting)
-            except asyncio.CancelledError:  # the thread gets the lock all the same, with nobody to give it back
-                waiting.add_done_callback(lambda _: fcntl.flock(self._fd, fcntl.LOCK_UN))
+            except (asyncio.CancelledError, OSError):
+                # A thread that was left behind gets the lock all the same. Until it has, and has given it back, it
+                # is nobody's turn: the next one would wait through the same opened file, and lose the lock to it.
+                waiting.add_done_callback(lambda _: self._give_back())
                 raise
+
+    def _give_back(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._turn.release()
 
     def close(self) -> None:
         """Close the file, which gives the lock back."""

@@ -69,13 +69,16 @@ def render(families: Iterable[Metric]) -> bytes:
 
 
 def job_families(totals: Mapping[tuple[str, ...], int], buckets_s: Sequence[float]) -> Iterator[Metric]:
-    """Make ``tasks_total`` and ``task_duration_seconds`` from the shared counters.
+    """Make ``tasks_total``, ``task_duration_seconds`` and ``entries_quarantined_total`` from the shared counters.
 
     ``totals`` has the keys ``(tasks, kind, queue, status)``, ``(bucket, kind, queue, upper bound)`` (each
-    duration counted in one bucket) and ``(micros, kind, queue)``; others are left out.
+    duration counted in one bucket), ``(micros, kind, queue)`` and ``(quarantined, reason)``; others are left out.
     """
     ended = CounterMetricFamily(
         "tasks", "Attempts and jobs that ended, by outcome.", labels=["task", "queue", "status"]
+    )
+    quarantined = CounterMetricFamily(
+        "entries_quarantined", "What Redis held and nobody could use, put aside.", labels=["reason"]
     )
     counts: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     micros: dict[tuple[str, str], int] = {}
@@ -87,7 +90,10 @@ def job_families(totals: Mapping[tuple[str, ...], int], buckets_s: Sequence[floa
                 counts[kind, queue][bound] = count
             case ("micros", kind, queue):
                 micros[kind, queue] = count
+            case ("quarantined", reason):
+                quarantined.add_metric([reason], count)
     yield ended
+    yield quarantined
     yield _durations(counts, micros, [*map(str, buckets_s), "+Inf"])
 
 

@@ -18,7 +18,7 @@ from workers.serving import serve
 from workers.settings import WorkerSettings, worker_settings
 from workers.worker import Worker
 
-_COMMAND = (sys.executable, "-m", "workers")
+_COMMAND: tuple[str, ...] = (sys.executable, "-m", "workers")
 _HELP = """Run jobs.
 
 A worker claims due jobs of its queues from Redis, highest priority first, runs up to SLOTS of them at a

@@ -1,8 +1,8 @@
 """The process for suspects: a worker with one slot, that claims nothing and runs what it is handed.
 
-It is spoken to through a socket that is its standard input: a claim as a line of JSON comes in, and the job's
-id goes out once its slot is free again. The end of that socket, which the death of the worker at its other
-end brings too, stops it in order. See :mod:`workers.suspects`.
+It is spoken to through a socket that is its standard input: an empty line goes out once it is up, a claim as a
+line of JSON comes in, and the job's id goes out once its slot is free again. The end of that socket, which the
+death of the worker at its other end brings too, stops it in order. See :mod:`workers.suspects`.
 """
 
 import asyncio
@@ -83,6 +83,7 @@ class LoneWorker(Worker):
 
     async def _listen_to_worker(self) -> None:
         reader, self._writer = await asyncio.open_unix_connection(sock=self._channel)
+        self._writer.write(b"\n")
         try:
             async for line in reader:
                 self._handed_over.append(Claim(**orjson.loads(line)))

@@ -31,8 +31,8 @@ log = get_log()
 
 _PROCESSES = 2  # at a time: a suspect that runs for an hour must not hold up the others
 _LINE = 20  # suspects held here at a time; other workers have room for more
-_PATIENCE_S = 5.0  # what waited here for so long is offered to other workers
-_IDLE_S = 5.0  # until a process for suspects without any is let go
+_PATIENCE_S = 5.0  # what waited for so long, here, on processes that are up is offered to other workers
+_IDLE_S = 30.0  # until a process for suspects without any is let go: one that was put off comes back after a lease
 _LOOK_S = 0.05
 
 
@@ -48,6 +48,7 @@ class Suspects:
         self._line: deque[tuple[float, Claim]] = deque()
         self._arrived = asyncio.Event()
         self._is_leaving = False
+        self._starting = 0  # processes that are not up yet
         self._told: set[asyncio.StreamWriter] = set()  # one for each process that lives
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -111,9 +112,14 @@ class Suspects:
         self._is_empty.clear()
         claim: Claim | None = first
         try:
+            is_up = await self._comes_up(reader)
+            if self._is_leaving:
+                self._drop(first)
+                await self._lifecycle.give_back([first])
+                return
             while claim is not None:
                 writer.write(orjson.dumps(asdict(claim)) + b"\n")
-                has_ended = await _is_answered(reader)
+                has_ended = is_up and await _is_answered(reader)
                 if not has_ended:
                     await self._judge(claim, process)  # while its lease is still renewed here
                 self._drop(claim)
@@ -126,6 +132,15 @@ class Suspects:
             self._told.discard(writer)
             if not self._told:
                 self._is_empty.set()
+
+    async def _comes_up(self, reader: asyncio.StreamReader) -> bool:
+        """Wait for the first word of a process, which on a busy machine takes long; whoever waits here waits for it."""
+        self._starting += 1
+        try:
+            return await _is_answered(reader)
+        finally:
+            self._starting -= 1
+            self._line = deque((monotonic(), claim) for _, claim in self._line)
 
     async def _judge(self, claim: Claim, process: subprocess.Popen[bytes]) -> None:
         """Convict the job whose process died. One that was told to leave, or left in order, proves nothing.
@@ -151,7 +166,8 @@ class Suspects:
     async def _put_off(self) -> None:
         while not self._is_leaving:
             await asyncio.sleep(_PATIENCE_S / 5)
-            await self._give_back(waited_s=_PATIENCE_S)
+            if not self._starting:
+                await self._give_back(waited_s=_PATIENCE_S)
 
     async def _give_back(self, *, waited_s: float) -> None:
         late = [claim for came_at, claim in self._line if monotonic() - came_at >= waited_s]

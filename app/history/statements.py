@@ -93,7 +93,7 @@ INSERT INTO task_attempts (task_id, attempt, outcome, worker_id, started_at, end
 SELECT task_id, attempts, 'interrupted', worker_id, started_at, :now, 'worker_lost', 'WorkerLost',
        'The worker stopped renewing its lease.'
 FROM background_tasks JOIN {rows} ON task_id = row_id
-WHERE status = 'running' AND claim = row_dead
+WHERE status = 'running' AND claim = row_dead AND interruptions + 1 NOT BETWEEN :alone_from AND :alone_until
 ON CONFLICT DO NOTHING
 """
 

@@ -12,6 +12,7 @@ from tests.chaos.scenarios.links import links
 from tests.chaos.scenarios.outages import power_lost, redis_emptied, redis_out, sql_out
 from tests.chaos.scenarios.races import races
 from tests.chaos.scenarios.rescue import false_rescues, rescue
+from tests.chaos.scenarios.schedulers import schedulers
 from tests.chaos.scenarios.zombies import zombies
 from tests.support.postgres_server import PostgresUnderTest
 
@@ -92,3 +93,8 @@ async def test_a_rolling_deploy_costs_no_client_error_and_no_attempt(tmp_path: P
 @pytest.mark.chaos
 async def test_bad_links_lose_nothing_and_heal(tmp_path: Path) -> None:
     assert missed(await links(tmp_path, times=6, harm_s=1.0, lease_s=3.0)) == []
+
+
+@pytest.mark.chaos
+async def test_schedulers_that_are_killed_submit_every_tick_once(tmp_path: Path) -> None:
+    assert missed(await schedulers(tmp_path, days=1, kills=5)) == []

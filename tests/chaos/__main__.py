@@ -20,6 +20,7 @@ from tests.chaos.harness import storm
 from tests.chaos.plain_arq import arq_storm
 from tests.chaos.scenarios import crashes, deploys, links, outages, races, soak, zombies
 from tests.chaos.scenarios.rescue import false_rescues, rescue
+from tests.chaos.scenarios.schedulers import schedulers
 from tests.chaos.stage import open_stage
 from tests.support.postgres_server import running_postgres
 
@@ -27,7 +28,7 @@ console = Console()
 Scenario = Callable[[Path], Awaitable[list[Figure]]]
 
 _FORMS = {"postgresql": (50_000, 200), "sqlite": (10_000, 60)}  # jobs and kills of the long form
-_ON_POSTGRESQL = {"postgresql", "sql-out", "links"}
+_ON_POSTGRESQL = {"postgresql", "sql-out", "sql-links", "sql-schedulers"}
 
 
 class Programme:
@@ -51,7 +52,10 @@ class Programme:
             "crashes": lambda at: crashes.crashes(at, times=50, seed=seed),
             "races": lambda at: races.races(at, count=5000, seed=seed),
             "deploys": lambda at: deploys.deploys(at, rounds=10),
-            "links": lambda at: links.links(at, times=40, seed=seed, database_url=self._postgres()),
+            "links": self._links,
+            "sql-links": lambda at: self._links(at, database_url=self._postgres()),
+            "schedulers": self._schedulers,
+            "sql-schedulers": lambda at: self._schedulers(at, database_url=self._postgres()),
             "soak": lambda at: soak.soak(at, minutes=minutes),
         }
 
@@ -59,9 +63,19 @@ class Programme:
         jobs, kills = _FORMS[database]
         url = self._postgres() if database == "postgresql" else ""
         async with open_stage(directory, apis=2, workers=3, database_url=url, report=console.print) as stage:
-            verdict = await storm(stage, jobs=self._jobs or jobs, kills=self._kills or kills, seed=self._seed)
+            verdict = await storm(
+                stage, jobs=self._jobs or jobs, kills=self._kills or kills, seed=self._seed, patience_s=900
+            )
         _show(verdict.faults)
         return verdict.figures(f"storm on {database}")
+
+    async def _links(self, directory: Path, database_url: str = "") -> list[Figure]:
+        return await links.links(directory, times=40, seed=self._seed, database_url=database_url, report=console.print)
+
+    async def _schedulers(self, directory: Path, database_url: str = "") -> list[Figure]:
+        return await schedulers(
+            directory, days=7, kills=40, seed=self._seed, database_url=database_url, report=console.print
+        )
 
     async def _arq(self, directory: Path) -> list[Figure]:
         async with open_stage(directory, report=console.print) as stage:

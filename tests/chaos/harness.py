@@ -40,8 +40,11 @@ class Verdict:
         ]
 
 
-async def storm(stage: Stage, *, jobs: int, kills: int, seed: int, drain_s: float = 60.0) -> Verdict:
-    """Run a load on a stage that is not started yet, and kill at even steps of its progress."""
+async def storm(stage: Stage, *, jobs: int, kills: int, seed: int, patience_s: float = 180.0) -> Verdict:
+    """Run a load on a stage that is not started yet, and kill at even steps of its progress.
+
+    The patience is for the drain: what is late, and what is lost, are two things.
+    """
     for member in [*stage.apis, *stage.workers]:
         member.start()
     await stage.ready()
@@ -50,7 +53,7 @@ async def storm(stage: Stage, *, jobs: int, kills: int, seed: int, drain_s: floa
     began = time.monotonic()
     last_kill = await strike_through(stage, client, jobs=jobs, kills=kills, seed=seed)
     loaded = time.monotonic()
-    left_s = await stage.drained(drain_s)
+    left_s = await stage.drained(patience_s)
     history = await stage.history()
     drained_s = loaded - last_kill + left_s
     return Verdict(history=history, faults=check(history), drained_s=drained_s, rate=jobs / (loaded - began))

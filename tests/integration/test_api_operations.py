@@ -12,6 +12,7 @@ from app.clock import utc_now
 from app.jobs.status import Status
 from app.live.totals import read_totals
 from app.live.workers import Heartbeat, beat
+from app.queue.client import Corrupt
 from app.settings import Settings
 from tests.support import house
 from tests.support.api import ADA_KEY, ApiUnderTest, running_api
@@ -115,6 +116,7 @@ async def test_metrics_count_what_ended_and_how_long_it_took(api: ApiUnderTest) 
         job = await house.start_one(api.house)
         await house.settle(api.house, job, status, ended_at=job.started_at + timedelta(seconds=3))
     await api.submit()
+    await api.house.queue.quarantine([Corrupt(queue_key="", id="odd", reason="unreadable body", found=b"?")])
     await eventually(lambda: counted(api, 3))
 
     text = (await api.ask("GET", "/metrics", key=None)).text
@@ -131,6 +133,7 @@ async def test_metrics_count_what_ended_and_how_long_it_took(api: ApiUnderTest) 
     assert samples["task_duration_seconds_sum", *kind] == pytest.approx(9)
     assert samples["task_duration_seconds_bucket", ("le", "1.0"), *kind] == 0
     assert samples["task_duration_seconds_bucket", ("le", "5.0"), *kind] == 3
+    assert samples["entries_quarantined_total", ("reason", "unreadable body")] == 1
     assert samples["queue_ready", ("queue", "alpha")] == 1
     assert samples["workers_alive",] == 0
     assert samples["http_requests_total", ("method", "POST"), ("route", "/api/tasks/test/note"), ("status", "202")] == 1

@@ -1,12 +1,14 @@
 """A task that is cancelled in the middle of a write leaves nothing locked."""
 
 import asyncio
+import fcntl
 import random
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from app.database import Database
+from app.database import Database, FileLock
 
 
 async def write_two(database: Database) -> None:
@@ -30,3 +32,41 @@ async def test_a_cancelled_writer_leaves_the_database_to_the_others(database: Da
         await asyncio.wait(writers)
         async with asyncio.timeout(5):
             await write_two(database)
+
+
+async def hold(lock: FileLock, has_it: asyncio.Event, until: asyncio.Event) -> None:
+    async with lock.held_async():
+        has_it.set()
+        await until.wait()
+
+
+def is_free(path: Path) -> bool:
+    with path.open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+async def test_a_cancelled_wait_does_not_give_back_what_the_next_one_holds(tmp_path: Path) -> None:
+    path, has_it, over = tmp_path / "lock", asyncio.Event(), asyncio.Event()
+    ours, another = FileLock(path), FileLock(path)
+    with another.held():
+        first = asyncio.create_task(hold(ours, asyncio.Event(), over))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(hold(ours, has_it, over))
+        await asyncio.sleep(0)
+
+    await has_it.wait()
+    await asyncio.get_running_loop().shutdown_default_executor()  # whoever waited in a thread has the lock, or had it
+    await asyncio.sleep(0)
+
+    assert not is_free(path)
+    over.set()
+    await second
+    assert is_free(path)
+    ours.close()
+    another.close()

@@ -1,5 +1,6 @@
 """A checkpoint is written by the attempt that runs, read by the next one, and gone when the job ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,7 +11,7 @@ from app.installation import Installation
 from app.jobs.contract import Limits
 from app.jobs.status import Status
 from app.settings import Settings
-from tests.support.house import die, open_house, settle, start, start_one
+from tests.support.house import cut_off_from_sql, die, open_house, settle, start, start_one
 from workers.context import Context
 
 pytestmark = pytest.mark.databases("sqlite", "postgresql")
@@ -101,3 +102,31 @@ async def test_a_retry_keeps_the_checkpoint_and_the_end_of_a_later_attempt_drops
 
     assert kept == 1
     assert await house.reader.checkpoint(job.id) is None
+
+
+async def test_an_attempt_that_cannot_read_its_checkpoint_waits_for_the_database(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await context(house, job := await start_one(house)).checkpoint({"step": 7})
+    second = context(house, await restart(house, job))
+    with monkeypatch.context() as outage:
+        cut_off_from_sql(house, outage)
+        reading = asyncio.create_task(second.restore())
+        await asyncio.wait([reading], timeout=0.1)
+
+    await asyncio.wait_for(reading, 10)
+
+    assert second.restored == {"step": 7}
+
+
+async def test_a_database_that_is_away_costs_the_checkpoint_alone(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = context(house, job := await start_one(house))
+    await ctx.checkpoint("stored")
+    with monkeypatch.context() as outage:
+        cut_off_from_sql(house, outage)
+
+        await ctx.checkpoint("lost")
+
+    assert await house.reader.checkpoint(job.id) == "stored"

@@ -11,7 +11,6 @@ import pytest
 
 from app.clock import to_ms, utc_now
 from app.embedded import EmbeddedRedis
-from app.errors import Unavailable
 from app.history.writer import Started
 from app.installation import Installation, open_installation
 from app.jobs.catalogue import load_catalogue
@@ -21,7 +20,7 @@ from app.queue import keys
 from app.queue.client import Claim
 from app.settings import Settings
 from tests.support import house as steps
-from tests.support.house import die, entry, open_house, reply
+from tests.support.house import cut_off_from_sql, die, entry, open_house, reply
 from tests.support.service import process
 from tests.support.waiting import eventually
 from tests.support.watching import Watched
@@ -167,16 +166,6 @@ async def test_a_healthy_job_lives_through_a_database_that_is_away(
         job = await becomes(house, job_id, Status.COMPLETED)
 
     assert (job.attempts, job.interruptions, watched.runs["patient"]) == (1, 0, 1)
-
-
-def cut_off_from_sql(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every question and every write of this house fail as they do when the database is away."""
-
-    def refuse(*_args: object, **_options: object) -> None:
-        raise Unavailable
-
-    for name in ("read", "write", "transact"):
-        monkeypatch.setattr(house.database, name, refuse)
 
 
 async def test_a_worker_without_either_store_stops_its_jobs_and_releases_them_once(

@@ -209,9 +209,10 @@ async def test_no_more_children_run_at_a_time_than_a_worker_has_places_for(
 ) -> None:
     house, first, second = one_place, tmp_path / "first", tmp_path / "second"
     ids = [await submit(house, JOB, str(place)) for place in (first, second)]
-    async with at_work(make_worker(house, {JOB.kind: holding})):
+    async with at_work(make_worker(house, {JOB.kind: holding})) as worker:
         await pid_in(first)
         await eventually(lambda: _message(house, ids[1], "waiting for a free child process"))
+        await eventually(lambda: worker._room.places._waiters)
         assert not second.exists()
         first.unlink()
         await pid_in(second)

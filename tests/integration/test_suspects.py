@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psutil
 import pytest
 import sqlalchemy as sa
@@ -25,7 +27,9 @@ from tests.support.poison import CATALOGUE, COMMAND, DEAF, GOOD, POISON, WORKS
 from tests.support.processes import is_alive
 from tests.support.service import kill, process
 from tests.support.waiting import eventually
-from tests.support.workplace import TrialType, at_work, becomes, make_worker, row, submit
+from tests.support.workplace import Anything, Something, TrialType, at_work, becomes, make_worker, row, submit
+from workers.alone import LoneWorker
+from workers.context import Context
 from workers.verdict import convict
 from workers.worker import Worker
 
@@ -78,6 +82,37 @@ async def test_a_suspect_runs_in_a_process_that_holds_nothing_else(house: Instal
     assert [job.result["value"]["running"] for job in done] == [0, 0, 0, 0]
     assert {(job.attempts, job.interruptions) for job in done} == {(1, 2)}
     assert not _children()
+
+
+async def test_a_lone_worker_runs_one_job_at_a_time_whatever_it_is_handed(house: Installation) -> None:
+    running, seen, release = 0, list[int](), asyncio.Event()
+
+    async def count(ctx: Context, _params: Anything) -> Something:
+        nonlocal running
+        running += 1
+        seen.append(running)
+        await release.wait()
+        await ctx.sleep(0.4)
+        running -= 1
+        return Something()
+
+    ids = [await suspect(house, GOOD) for _ in range(2)]
+    first, second = (await house.queue.claim(["north"], want=2, token="a-test")).claims
+    near, far = socket.socketpair()
+    lone = LoneWorker(house, far, functions={GOOD.kind: count}, queues=["north"], handle_signals=False)
+    serving = asyncio.create_task(lone.async_run())
+    near.sendall(orjson.dumps(asdict(first)) + b"\n")
+    await eventually(lambda: seen)
+    near.sendall(orjson.dumps(asdict(second)) + b"\n")
+    await eventually(lambda: lone._handed_over)
+    await eventually(lambda: not lone._wake.is_set())  # it has thought about that
+    release.set()
+    done = [await becomes(house, job_id, Status.COMPLETED) for job_id in ids]
+    near.close()
+    await asyncio.wait_for(serving, 20)
+
+    assert seen == [1, 1]
+    assert [job.attempts for job in done] == [1, 1]
 
 
 @pytest.mark.parametrize("harm", ["kill", "hang"])
@@ -239,6 +274,41 @@ async def test_a_job_that_kills_every_worker_ends_failed_and_its_neighbours_comp
 
     assert (dead.interruptions, dead.error and dead.error.code) == (3, "worker_lost")
     assert {job.interruptions for job in done} == {2}
+
+
+async def test_suspects_are_not_put_off_while_their_process_starts(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.suspects._PROCESSES", 1)
+    monkeypatch.setattr("workers.suspects._PATIENCE_S", 0.4)  # no process is up by then
+    put_off: list[Any] = []
+    give_back = house.lifecycle.give_back
+
+    async def note_and_give_back(claims: Any) -> None:
+        put_off.extend(claims)
+        await give_back(claims)
+
+    monkeypatch.setattr(house.lifecycle, "give_back", note_and_give_back)
+    ids = [await suspect(house, GOOD) for _ in range(2)]
+    async with at_work(worker(house)) as busy:
+        await eventually(lambda: busy._suspects._told, within=20)
+        await eventually(lambda: not busy._suspects._starting, within=60)
+        before_it_was_up = len(put_off)
+        for job_id in ids:
+            await becomes(house, job_id, Status.COMPLETED, within=60)
+
+    assert before_it_was_up == 0
+
+
+async def test_a_stopping_worker_gives_a_suspect_back_whose_process_was_still_starting(house: Installation) -> None:
+    job_id = await suspect(house, GOOD)
+    async with at_work(worker(house)) as busy:
+        await eventually(lambda: busy._suspects._starting, within=20)
+
+    job = await row(house, job_id)
+    assert (job.status, job.attempts, job.interruptions) == (Status.PENDING, 0, 2)
+    assert await _is_let_go(house, job_id)
+    assert not _children()
 
 
 async def test_no_more_suspects_are_held_than_the_line_takes(

@@ -15,6 +15,7 @@ from app.jobs.contract import Limits, RetryPolicy
 from app.jobs.status import Status
 from app.live.events import follow
 from app.queue import keys
+from app.queue.client import Claims
 from app.settings import Settings
 from tests.support.waiting import eventually
 from tests.support.workplace import (
@@ -216,6 +217,7 @@ async def test_the_soft_limit_may_be_caught_and_the_hard_limit_ends_the_job(hous
             while True:
                 await ctx.sleep(0.02)
         except Exception as error:  # what the job sees is what is asked
+            await ctx.progress(50, "it is told once")
             return Something(value=type(error).__name__)
 
     mild, deaf = await submit(house, SHORT, "mild"), await submit(house, SHORT, "deaf")
@@ -240,11 +242,31 @@ async def test_a_stopping_worker_gives_jobs_back_without_burning_a_retry(house: 
     assert (await row(house, job_id)).status is Status.COMPLETED
 
 
+async def test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back_unstarted(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, job_id = make_worker(house, {JOB.kind: give_back}), await submit(house, JOB)
+    claim = house.queue.claim
+
+    async def claim_and_hear_the_signal(*args: Any, **options: Any) -> Claims:
+        claims = await claim(*args, **options)
+        worker.stop()
+        return claims
+
+    monkeypatch.setattr(house.queue, "claim", claim_and_hear_the_signal)
+    await drain(worker)
+
+    job = await row(house, job_id)
+    assert (job.status, job.attempts, job.releases) == (Status.PENDING, 0, 0)
+    assert not await house.redis.exists(keys.holder(job_id))
+
+
 async def test_a_stopping_worker_lets_jobs_finish_first(house: Installation) -> None:
     release = asyncio.Event()
 
-    async def wait(_ctx: Context, _params: Anything) -> Something:
+    async def wait(ctx: Context, _params: Anything) -> Something:
         await release.wait()
+        await ctx.sleep(0.2)
         return Something(value="finished")
 
     job_id = await submit(house, JOB)

@@ -256,6 +256,17 @@ async def test_a_job_that_ended_under_a_claim_that_died_later_was_not_interrupte
     assert await outcomes(reader, job) == [(1, "completed")]
 
 
+async def test_a_suspect_that_is_not_started_in_company_was_not_interrupted_yet(writer: Writer, reader: Reader) -> None:
+    job = await end(writer, Status.RUNNING)
+    (second,) = await start(writer, job, claim="second", dead="a-former-claim")
+    late = StartRequest(id=job.id, claim="third", dead="second")
+
+    assert await writer.start([late], worker_id=WORKER, now=NOW, in_company=True) == []
+
+    assert await writer.settle(ending(second, Status.COMPLETED))  # its worker was slow, and not dead
+    assert await outcomes(reader, job) == [(1, "interrupted"), (2, "completed")]
+
+
 async def test_a_start_whose_reply_was_lost_wins_again_without_a_new_attempt(writer: Writer, reader: Reader) -> None:
     job = await end(writer, Status.RUNNING)
     (first,) = await start(writer, job, dead="a-former-claim")

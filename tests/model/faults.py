@@ -29,6 +29,7 @@ class Holder:
 
     job: Started
     is_sound: bool = True
+    is_of_the_past: bool = False  # SQL went back since: its attempt may be numbered anew
     won: Settlement | None = None  # what it settled, once it has
 
 

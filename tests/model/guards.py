@@ -93,6 +93,12 @@ _START = (
         "a suspect does not start in company", "0 END\n        NOT BETWEEN :alone_from AND :alone_until", "0 END >= 0"
     ),
     _sql(
+        "a suspect that is set aside is not noted as interrupted",
+        " AND interruptions + 1 NOT BETWEEN :alone_from AND :alone_until\nON CONFLICT",
+        "\nON CONFLICT",
+        "test_writer.py::test_a_suspect_that_is_not_started_in_company_was_not_interrupted_yet",
+    ),
+    _sql(
         "only what still ran was interrupted",
         "WHERE status = 'running' AND claim = row_dead",
         "WHERE claim = row_dead",

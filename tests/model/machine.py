@@ -1,8 +1,9 @@
 """A stateful model of a job's life (Hypothesis): real Redis, real SQL, real lifecycle; only time is made up.
 
 A *holder* is an attempt as the worker that runs it sees it. Leases are long, so that one runs out only where
-the machine says so (``lapse``); Redis loses single entries, everything, or goes back to an older state; commit
-replies and acknowledges get lost. Whatever happened, at the end every job has ended, once, and Redis is empty.
+the machine says so (``lapse``); Redis loses single entries, everything, or goes back to an older state, and so
+does SQL, which may also be away; commit replies and acknowledges get lost. Whatever happened, at the end every
+job has ended, once, and Redis is empty.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from app.jobs.status import LIVE, TRANSITIONS, Status
 from app.queue import keys
 from app.queue.client import Claim, Claims
 from app.queue.epoch import Epochs
-from tests.model.faults import LEASE, FaultyHouse, Holder
+from tests.model.faults import LEASE, Holder
+from tests.model.sql_faults import SqlFaults
 from tests.support.house import OOPS, QUEUES, count, ending, note, order, reply
 from workers.sweep import Sweep
 from workers.verdict import convict
@@ -34,7 +36,7 @@ _LEASE_MS = int(LEASE.total_seconds() * 1000)
 ROUNDS = 40  # of claims and sweeps, after which whatever is still live counts as stuck
 
 
-class JobMachine(FaultyHouse):
+class JobMachine(SqlFaults):
     """Submit, claim, start, renew, settle, acknowledge, cancel, retry and sweep, in any order."""
 
     # --- the front of the house -----------------------------------------------------------------
@@ -155,7 +157,8 @@ class JobMachine(FaultyHouse):
             assert job.id not in self.model.cancelled, "a cancelled job was started"
             others = [holder for holder in self.holders if holder.job.id == job.id]
             assert not any(holder.is_sound and holder.won is None for holder in others), "two sound holders of one job"
-            assert all(holder.job.attempts < job.attempts for holder in others), "an attempt number was used again"
+            known = [holder.job.attempts for holder in others if not holder.is_of_the_past]
+            assert all(attempts < job.attempts for attempts in known), "an attempt number was used again"
         fresh = [Holder(job=job) for job in started]
         self.holders += fresh
         return fresh
@@ -188,15 +191,16 @@ class JobMachine(FaultyHouse):
         status=st.sampled_from([Status.COMPLETED, Status.COMPLETED, Status.FAILED, Status.PENDING]),
         outcome=st.sampled_from(["failed", "released"]),
         is_acknowledged=st.booleans(),
+        is_late=st.sampled_from([False, False, True]),
     )
-    def settle(self, at: int, status: Status, outcome: str, is_acknowledged: bool) -> None:
-        """An attempt ends; that wins exactly if the row still is its own."""
+    def settle(self, at: int, status: Status, outcome: str, is_acknowledged: bool, is_late: bool) -> None:
+        """An attempt ends, perhaps while SQL is out; that wins exactly if the row still is its own."""
         holder = self._holder(at)
         before = self._row(holder.job.id)
         is_mine = before.status is Status.RUNNING and (before.attempts, before.claim) == _fence(holder)
         settlement = self._ending(holder, status, outcome)
         is_same_again = holder.won is not None and (before.attempts, before.claim) == _fence(holder)
-        won = self._do(self.house.lifecycle.settle(holder.job, settlement))
+        won = self._do(self.settle_late(holder, settlement) if is_late else self._settle(holder, settlement))
         assert won == (is_mine or (is_same_again and before.status is settlement.status)), "the fence told an untruth"
         if not is_mine:
             assert self._row(holder.job.id) == before, "a stale holder changed a row"
@@ -208,6 +212,9 @@ class JobMachine(FaultyHouse):
             self._do(self.house.lifecycle.acknowledge(holder.job, settlement))
         elif not won and is_acknowledged:
             self._do(self.house.lifecycle.stand_down(holder.job))
+
+    async def _settle(self, holder: Holder, settlement: Settlement) -> bool:
+        return await self.house.lifecycle.settle(holder.job, settlement)
 
     def _ending(self, holder: Holder, status: Status, outcome: str) -> Settlement:
         if holder.won is not None:

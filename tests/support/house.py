@@ -11,7 +11,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import pytest
+
 from app.clock import from_ms, new_id, to_ms, utc_now
+from app.errors import Unavailable
 from app.history.rows import Failure, Job, NewJob
 from app.history.writer import Settlement, Started
 from app.installation import Installation, open_installation
@@ -177,6 +180,16 @@ async def die(redis: Redis, job: Started) -> None:
     await redis.set(keys.CLOCK, (await redis.time())[0] * 1000)
     await redis.zadd(keys.LEASES, {job.id: 1})
     await redis.delete(keys.holder(job.id))
+
+
+def cut_off_from_sql(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every question and every write of this house fail as they do when the database is away."""
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise Unavailable
+
+    for name in ("read", "write", "transact"):
+        monkeypatch.setattr(house.database, name, refuse)
 
 
 # --- looking at it -----------------------------------------------------------------------------

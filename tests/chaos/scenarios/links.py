@@ -5,6 +5,7 @@ import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,7 +22,14 @@ _HARMS = (None, Mood.REFUSE, Mood.DEAF, Mood.MUTE, Mood.SLOW, Mood.RESET)  # Non
 
 
 async def links(
-    directory: Path, *, times: int, seed: int = 1, harm_s: float = 2.0, lease_s: float = 9.0, database_url: str = ""
+    directory: Path,
+    *,
+    times: int,
+    seed: int = 1,
+    harm_s: float = 2.0,
+    lease_s: float = 9.0,
+    database_url: str = "",
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[Figure]:
     """Harm a link ``times`` times under load; measure how soon after each a new job is run."""
     luck, healed, harms = random.Random(seed), list[float](), Counter[str]()
@@ -38,6 +46,7 @@ async def links(
                 apis=1,
                 workers=2,
                 lease_s=lease_s,
+                report=report,
                 database_url=database_url,
                 member_database_url=through,
                 redis_url=f"redis://127.0.0.1:{redis.port}/0",
@@ -63,8 +72,9 @@ async def links(
         drained_s = await stage.drained(60)
         history = await stage.history()
     faults = [fault for fault in check(history) if fault.rule != "overtaken"]  # a bad link is no strike, and excuses it
+    where = "links of Redis and PostgreSQL" if database_url else "links of Redis"
     return [
-        Figure(name=f"links harmed ({', '.join(sorted(harms))})", value=len(healed), unit="times"),
+        Figure(name=f"{where} harmed ({', '.join(sorted(harms))})", value=len(healed), unit="times"),
         *fault_figures("links", faults),
         Figure(name="links: healed within", value=max(healed), unit="s", target=10),
         Figure(name="links: all done after the last", value=drained_s, unit="s", target=60),
