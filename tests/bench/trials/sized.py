@@ -91,7 +91,7 @@ async def run(terms: Terms) -> dict[str, float]:
                 cancelled = {"cancel_s": await _cancel_s(house, worker, case)} if case.cancelled_first else {}
                 async with process(terms, "bystander") as idle:
                     measured = await _measure(house, case, bystander=idle.pid)
-                    out, _ = await idle.communicate()
+                    out, _ = await idle.communicate(b"")  # closes its input, which ends it
                 return cancelled | measured | json.loads(out)
             finally:
                 worker.stop()
