@@ -52,7 +52,7 @@ def snapshots(scale: float) -> Stored:
     """Yield 100,000 snapshots of ten users over a year."""
     random, now = Random(1), _now()
     for at in range(round(100_000 * scale)):
-        values = {metric.value: random.random() for metric in Metric}
+        values: dict[str, Any] = {metric.value: random.random() for metric in Metric}
         moment = now - timedelta(minutes=5.2 * at)
         yield (
             ARI_SNAPSHOTS,
@@ -64,7 +64,10 @@ def texts(scale: float) -> Stored:
     """Yield 10,000 real claims that were checked, and 10,000 interactions of two sentences and a post."""
     random, now = Random(2), _now()
     for row in edm_matching.read("verified-claims.ndjson")[: round(10_000 * scale)]:
-        yield FACT_CHECKS, FactCheck(id=row["id"], claim=row["claim"], rating="False", timestamp=now)
+        yield (
+            FACT_CHECKS,
+            FactCheck.model_validate({"id": row["id"], "claim": row["claim"], "rating": "False", "date": now}),
+        )
     sentences, posts = edm_matching.encyclopedia(), [row["text"] for row in edm_matching.read("tweets-train.ndjson")]
     for at in range(round(10_000 * scale)):
         said = " ".join([*random.sample(sentences, 2), random.choice(posts), f"Studies show that item {at} is safe."])

@@ -41,6 +41,7 @@ from workers.families.ffe import plan_goal, scheduling
 ONCE = RetryPolicy(max_retries=0)
 SEARCH = trial_type(retry=ONCE)
 QUEUE = ffe.plan_goal.queue
+WORKS: dict[str, Any] = {ffe.plan_goal.kind: plan_goal}
 
 pytestmark = [
     pytest.mark.databases("sqlite"),
@@ -104,7 +105,7 @@ async def ask_for_plan(house: Installation) -> str:
 
 async def planned(house: Installation) -> Job:
     job_id = await ask_for_plan(house)
-    await drain(make_worker(house, {ffe.plan_goal.kind: plan_goal}, queues=(QUEUE,), burst=True))
+    await drain(make_worker(house, WORKS, queues=(QUEUE,), burst=True))
     return await row(house, job_id)
 
 
@@ -149,7 +150,7 @@ async def test_a_plan_that_is_cancelled_in_its_search_stores_no_block_and_leaves
 ) -> None:
     monkeypatch.setattr(scheduling, "solve", partial(searching.search_for_ever, tmp_path / "pid"))
     job_id = await ask_for_plan(house)
-    async with at_work(make_worker(house, {ffe.plan_goal.kind: plan_goal}, queues=(QUEUE,))):
+    async with at_work(make_worker(house, WORKS, queues=(QUEUE,))):
         pid = await pid_in(tmp_path / "pid")
 
         await house.lifecycle.cancel(job_id)

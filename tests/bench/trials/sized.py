@@ -92,7 +92,8 @@ async def run(terms: Terms) -> dict[str, float]:
                 async with process(terms, "bystander") as idle:
                     measured = await _measure(house, case, bystander=idle.pid)
                     out, _ = await idle.communicate(b"")  # closes its input, which ends it
-                return cancelled | measured | json.loads(out)
+                lateness: dict[str, float] = json.loads(out)
+                return cancelled | measured | lateness
             finally:
                 worker.stop()
                 await serving
