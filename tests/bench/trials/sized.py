@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import psutil
 
+from app.errors import Conflict
 from app.installation import Installation, open_installation
 from app.jobs.catalogue import load_catalogue
 from app.jobs.status import Status
@@ -88,7 +89,7 @@ async def run(terms: Terms) -> dict[str, float]:
             worker = Worker(house, functions=works, queues=[case.job_type.queue], max_jobs=1, handle_signals=False)
             serving = asyncio.create_task(worker.async_run())
             try:
-                cancelled = {"cancel_s": await _cancel_s(house, worker, case)} if case.cancelled_first else {}
+                cancelled = await _cancel(house, worker, case) if case.cancelled_first else {}
                 async with process(terms, "bystander") as idle:
                     measured = await _measure(house, case, bystander=idle.pid)
                     out, _ = await idle.communicate(b"")  # closes its input, which ends it
@@ -99,20 +100,21 @@ async def run(terms: Terms) -> dict[str, float]:
                 await serving
 
 
-async def _cancel_s(house: Installation, worker: Worker, case: Case) -> float:
-    """Return how long it takes, from the cancel of a job in its middle, until the worker has its slot back."""
+async def _cancel(house: Installation, worker: Worker, case: Case) -> dict[str, float]:
+    """Return how long it takes from the cancel of a job in its middle until its slot is free; {} if it was faster."""
     job_id = await _submit(house, case)
-
-    async def has_begun() -> bool:
-        told = await read_progress(house.redis, [job_id])
-        return job_id in told and told[job_id].percent >= _BEGUN_PERCENT
-
-    while not await has_begun():
+    while not (told := await read_progress(house.redis, [job_id])) or told[job_id].percent < _BEGUN_PERCENT:
+        job = await house.reader.get(job_id)
+        if job is None or job.status.is_final:
+            return {}
         await asyncio.sleep(_LOOK_S)
     began = time.perf_counter()
-    await house.lifecycle.cancel(job_id)
+    try:
+        await house.lifecycle.cancel(job_id)
+    except Conflict:
+        return {}
     await until(lambda: not worker._attempts)
-    return time.perf_counter() - began
+    return {"cancel_s": time.perf_counter() - began}
 
 
 async def _measure(house: Installation, case: Case, *, bystander: int) -> dict[str, float]:
