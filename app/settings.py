@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import Misconfigured
@@ -148,7 +148,11 @@ class Settings(BaseSettings):
         "empty plans by templates.",
     )
     planner_api_key: SecretStr | None = Field(None, description="Bearer token for PLANNER_URL; unset sends none.")
-    planner_model: str = Field("", description="Model to ask at PLANNER_URL, as that service calls it.")
+    planner_model: str = Field(
+        "",
+        validate_default=True,
+        description="Model to ask at PLANNER_URL, as that service calls it; needed where that is set.",
+    )
     planner_timeout_s: float = Field(
         60,
         ge=0.1,
@@ -186,6 +190,13 @@ class Settings(BaseSettings):
         if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None):
             raise ValueError("PLANNER_URL is http:// or https:// and a host, and carries no user or password")
         return value.rstrip("/")
+
+    @field_validator("planner_model")
+    @classmethod
+    def _names_a_model(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("planner_url") and not value.strip():
+            raise ValueError("PLANNER_URL is set, so PLANNER_MODEL must name the model to ask there; or set neither")
+        return value.strip()
 
     @field_validator(
         "admin_api_key",

@@ -105,6 +105,11 @@ class Report:
         self._sent_at = float("-inf")
         self._held_back: Progressed | None = None
 
+    @property
+    def time_left_s(self) -> float:
+        """Seconds until the soft limit, for work that cannot report on its way; infinite where none is to come."""
+        return float("inf") if self._soft_limit_at is None else max(0.0, self._soft_limit_at - time.monotonic())
+
     def progress(self, percent: float, message: str = "", *, stage: str | None = None) -> None:
         """Report how far the work is, 0–100. Cheap: what comes too fast is thinned out."""
         self._held_back = Progressed(percent=percent, message=message, stage=stage)

@@ -99,7 +99,7 @@ def show_archive(console: Console, archiving: Archiving, directory: Path) -> Non
         manifest = json.loads((directory / found.manifest).read_bytes())
         if sha256((directory / found.file).read_bytes()).hexdigest() != manifest["sha256"]:
             raise ServiceError(f"The archive {found.file} is not what its manifest says.")
-        _say(console, f"  {found.file}")
+        _say(console, f"  {found.file}, of which {found.manifest.rpartition('/')[2]} beside it says:")
         for name in ("count", "bytes", "first_at", "last_at", "sha256"):
             _say(console, f"    {name:<9} {manifest[name]}{' (read again: the same)' if name == 'sha256' else ''}")
 

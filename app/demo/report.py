@@ -27,6 +27,11 @@ from app.jobs.maintenance import ArchiveAuditLogsResult
 from app.jobs.model import FinetuneResult
 from app.jobs.status import Status
 
+_CHANCE = (
+    "An alert where nothing was put in is chance: of users whose metrics do not change, the statistics (q < .05) call "
+    "about one in twenty changed."
+)
+
 
 class Ended(Model):
     """How a task ended."""
@@ -147,6 +152,8 @@ def findings_table(report: Report) -> Table:
         table.add_section()
         for row in _rows(analysis):
             table.add_row(*row)
+    if any(map(_is_alerted_by_chance, report.findings.analyses)):
+        table.caption, table.caption_justify = _CHANCE, "left"
     return table
 
 
@@ -161,6 +168,10 @@ def summary_of(aggregation: Aggregation) -> str:
         if summary.average is not None
     ]
     return f"All {result.user_count} users, {result.aggregated_count} snapshots, on average: {', '.join(told)}."
+
+
+def _is_alerted_by_chance(analysis: Analysis) -> bool:
+    return analysis.result is not None and any(alert.metric not in analysis.put_in for alert in analysis.result.alerts)
 
 
 def _rows(analysis: Analysis) -> Iterator[tuple[str | Text, ...]]:

@@ -109,6 +109,17 @@ def test_what_was_put_in_is_found(finished: Finished) -> None:
                 assert trend.direction is (Direction.INCREASING if change.per_day > 0 else Direction.DECREASING)
 
 
+def test_an_alert_where_nothing_was_put_in_is_called_chance(finished: Finished) -> None:
+    by_chance = [
+        alert
+        for analysis in finished.report.findings.analyses
+        for alert in (analysis.result.alerts if analysis.result else ())
+        if alert.metric not in analysis.put_in
+    ]
+
+    assert ("An alert where nothing was put in is chance" in finished.said) == bool(by_chance)
+
+
 def test_too_little_data_is_called_so(finished: Finished) -> None:
     assert finished.result_of("sample-fin").status is AnalysisStatus.INSUFFICIENT_DATA
     assert "insufficient data:" in finished.said
@@ -169,6 +180,7 @@ def test_old_audit_entries_are_in_an_archive_whose_manifest_is_shown(finished: F
     assert archiving is not None
     assert (archiving.archived_count, [found.count for found in archiving.archives]) == (AUDIT_ENTRIES, [AUDIT_ENTRIES])
     assert f"{archiving.archives[0].sha256} (read again: the same)" in finished.said
+    assert f"{archiving.archives[0].manifest.rpartition('/')[2]} beside it says:" in finished.said
 
 
 def test_a_task_that_failed_makes_the_demo_incomplete_and_is_told(finished: Finished) -> None:

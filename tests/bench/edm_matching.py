@@ -29,7 +29,7 @@ KEPT = Path(".data")  # where vectors are kept between runs
 PRIORS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)  # shares of passages that repeat a known claim, to choose from
 MOST_HIGH = 0.0  # of training posts whose claim was taken away that may be called high
 NEAR = 0.5  # cosine of stems from which two claims may be one
-BM25 = 0  # its place; it grows with the length of the claim and says little about likeness, so it only ranks
+RANK_ONLY = (0, 3)  # BM25 and coverage: they grow with the length of claim or text and say little about likeness
 
 
 def read(name: str) -> list[dict[str, Any]]:
@@ -112,10 +112,13 @@ def fit_confidence(posts: Posts, ranks: Any, chosen: Any, prior: float) -> tuple
     negative, _ = _first(posts, bereft(posts, ranks), chosen)
     labels = np.concatenate([labels, np.zeros(len(negative), bool)])
     weights = np.concatenate([np.full(len(positive), prior), np.full(len(negative), 1 - prior)])
-    both = np.delete(np.concatenate([positive, negative]), BM25, axis=1)
+    both = np.concatenate([positive, negative])
     spread = both.std(axis=0)
-    model = LogisticRegression(max_iter=1000).fit(both / spread, labels, sample_weight=weights)
-    return np.insert(model.coef_[0] / spread, BM25, 0.0), float(model.intercept_[0])
+    kept = [at for at in range(both.shape[1]) if at not in RANK_ONLY]
+    model = LogisticRegression(max_iter=1000).fit((both / spread)[:, kept], labels, sample_weight=weights)
+    slopes = np.zeros(both.shape[1])
+    slopes[kept] = model.coef_[0] / spread[kept]
+    return slopes, float(model.intercept_[0])
 
 
 def bereft(posts: Posts, ranks: Any) -> Any:

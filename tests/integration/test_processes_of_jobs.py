@@ -132,6 +132,10 @@ async def test_the_soft_limit_reaches_the_child_which_may_return_what_it_has(hou
     assert (job.status, job.result) == (Status.COMPLETED, {"value": "partial"})
 
 
+async def test_a_child_knows_how_long_it_has_until_the_soft_limit(house: Installation) -> None:
+    assert 0 <= (await ended(house, crunching.tell_time_left, job_type=SHORT)).result["value"] <= 0.3
+
+
 async def test_a_child_that_does_not_mind_the_soft_limit_fails_by_it(house: Installation) -> None:
     job = await ended(house, crunching.overrun, job_type=SHORT)
 

@@ -57,6 +57,11 @@ def be_partial(report: Report) -> str:
         return "partial"
 
 
+def tell_time_left(report: Report) -> float:
+    """Return how many seconds there are until the soft limit."""
+    return report.time_left_s
+
+
 def overrun(report: Report) -> None:
     """Compute until the soft limit, and do not mind it."""
     while True:

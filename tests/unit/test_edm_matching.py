@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from tests.bench import edm_matching
 from workers.families.edm.matching import HIGH, MEDIUM, ClaimIndex, KnownClaim
+
+COVERAGE = 3  # its place among the figures
 
 
 def index_of(*claims: str) -> ClaimIndex:
@@ -57,6 +60,16 @@ def test_a_title_is_another_way_to_be_found() -> None:
 
     assert plain == [[]]
     assert titled[0][0].score > MEDIUM
+
+
+def test_with_embeddings_it_counts_how_much_of_a_passage_a_claim_covers() -> None:
+    claims = [KnownClaim(id="a", claim="Masks cause hypoxia."), KnownClaim(id="b", claim="Runners eat rice.")]
+    index = ClaimIndex(claims, np.eye(2, dtype=np.float32))
+
+    (found,) = index.features(["Masks cause hypoxia in runners"], np.eye(1, 2, dtype=np.float32))
+
+    assert found.is_fused
+    assert found.values[0, :, COVERAGE] == pytest.approx([3 / 4, 1 / 4])
 
 
 def test_a_batch_answers_as_its_texts_alone_do() -> None:

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.errors import InvalidInput
+from app.errors import InvalidInput, Misconfigured
 from app.jobs.catalogue import load_catalogue
 from app.jobs.contract import LIGHT, Limits
 from app.jobs.ffe import BlockSize, Complexity, GoalStatus, PlanGoalParams, PlanGoalResult, plan_goal, track_progress
 from app.records.ffe_blocks import FFE_BLOCKS
 from app.records.ffe_goals import FFE_GOALS
 from app.records.ingest import parse_records
-from app.settings import Settings
+from app.settings import Settings, read_settings
 
 PARAMS: dict[str, Any] = {"goal_id": "g", "user_id": "u", "goal_description": "Learn to swim"}
 BLOCK = (
@@ -91,7 +91,16 @@ def test_a_block_outside_15_to_90_minutes_is_refused(minutes: int) -> None:
     "url", ["ftp://planner.example", "file:///etc/hosts", "planner.example/v1", "http://me:pw@planner.example/v1"]
 )
 def test_the_address_of_a_planner_is_http_and_holds_no_password(url: str) -> None:
-    assert Settings(planner_url="https://planner.example/v1/").planner_url == "https://planner.example/v1"
+    given = Settings(planner_url="https://planner.example/v1/", planner_model="m")
+    assert given.planner_url == "https://planner.example/v1"
 
     with pytest.raises(ValidationError, match="PLANNER_URL is http"):
         Settings(planner_url=url)
+
+
+@pytest.mark.parametrize("model", ["", "  "])
+def test_a_planner_without_a_model_is_refused_at_the_start_by_the_setting_that_is_missing(model: str) -> None:
+    with pytest.raises(Misconfigured, match=r"^PLANNER_MODEL: .*PLANNER_URL is set.* See \.env\.example"):
+        read_settings(planner_url="https://planner.example/v1", planner_model=model)
+
+    assert read_settings(planner_url="", planner_model=model).planner_model == ""

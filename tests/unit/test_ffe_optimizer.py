@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app.jobs.ffe import Intent
 from app.records.ffe_blocks import Engagement
+from tests.support.searching import hard_project
 from tests.unit.test_ffe_network import J301_1
 from workers.families.ffe.agenda import Agenda
 from workers.families.ffe.decomposition import Leaf
@@ -37,10 +38,18 @@ DEMANDS = {
 
 
 class Silent:
-    """A report that nobody reads."""
+    """A report that nobody reads, of a job that has time."""
+
+    time_left_s = float("inf")
 
     def progress(self, percent: float, message: str = "", *, stage: str | None = None) -> None:
         """Say nothing."""
+
+
+class Late(Silent):
+    """A report of a job that has little time left."""
+
+    time_left_s = 2.0
 
 
 def run(project: Project, limit_s: float = 20) -> tuple[Verdict, int | None, int | None]:
@@ -89,22 +98,22 @@ def test_what_cannot_be_done_in_time_is_said_to_be_impossible() -> None:
 
 
 def test_a_search_keeps_to_its_time_and_says_how_far_it_came() -> None:
-    many = 400
-    project = Project(
-        durations=tuple(3 + at * 7 % 23 for at in range(many)),
-        needs=((),) * many,
-        resources=tuple(
-            Resource(capacity=10, demands=tuple(1 + (at * step) % 9 for at in range(many))) for step in (5, 7, 11)
-        ),
-        horizon=10_000,
-    )
     began = time.monotonic()
 
-    verdict, finish, bound = run(project, 1)
+    verdict, finish, bound = run(hard_project(), 1)
 
     assert time.monotonic() - began < 15  # building the model and a loaded machine included
     assert verdict in (Verdict.FEASIBLE, Verdict.UNKNOWN)
     assert finish is None or bound is None or bound < finish
+
+
+def test_a_search_leaves_a_job_half_of_the_time_that_it_has_left() -> None:
+    began = time.monotonic()
+
+    found = solve(Late(), hard_project(), 60)  # type: ignore[arg-type]
+
+    assert time.monotonic() - began < 30  # 1 s of search; building the model and a loaded machine included
+    assert found.verdict in (Verdict.FEASIBLE, Verdict.UNKNOWN)
 
 
 # --- a person's blocks -------------------------------------------------------------------------

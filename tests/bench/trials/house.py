@@ -23,6 +23,7 @@ from workers.worker import Worker
 
 QUEUE = "bench"
 _ACCEPT = 1000
+_TICK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class Terms:
     slots: int = 400
     rows: int = 0  # of history, or of backlog, that is there before
     seconds: float = 0
+    group: str = ""  # of jobs at a realistic size
+    scale: float = 1.0  # of that size
 
     def settings(self) -> Settings:
         """Return the settings of every process of the trial."""
@@ -124,7 +127,8 @@ async def fill(house: Installation, job_type: AnyJobType, jobs: int) -> None:
 async def process(terms: Terms, trial: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a trial module in a second process during the block; it has printed a line once it is ready."""
     command = [sys.executable, "-m", "tests.bench.trials", trial, orjson.dumps(asdict(terms)).decode()]
-    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     try:
         assert child.stdout is not None
         assert (await child.stdout.readline()).strip() == b"ready"
@@ -139,6 +143,14 @@ async def until(check: Callable[[], bool], pause_s: float = 0.001) -> None:
     """Wait until something is true."""
     while not check():
         await asyncio.sleep(pause_s)
+
+
+async def follow(lags: list[float]) -> None:
+    """Ask the loop every 5 ms to come back, and note how much later it did."""
+    while True:
+        began = time.perf_counter()
+        await asyncio.sleep(_TICK_S)
+        lags.append(time.perf_counter() - began - _TICK_S)
 
 
 def percentile(values: list[float], part: float) -> float:

@@ -32,7 +32,7 @@ def embed(texts: Sequence[str]) -> Vectors:
 
 async def embed_all(ctx: Context, texts: Sequence[str]) -> Vectors:
     """Return a vector for each text, in turns, each text once however often it comes."""
-    different = list(dict.fromkeys(texts))
+    different = sorted(set(texts), key=_size)
     turns = [different[start : start + TURN] for start in range(0, len(different), TURN)]
     vectors = [await ctx.run_thread(embed, turn) for turn in turns]
     place = {text: at for at, text in enumerate(different)}
@@ -46,7 +46,7 @@ async def embed_known(ctx: Context, texts: Sequence[str], *, percent: tuple[floa
     keys = [key_of(text) for text in texts]
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     begins, ends = percent
-    todo = list(missing)
+    todo = sorted(missing, key=lambda key: _size(missing[key]))
     for start in range(0, len(todo), TURN):
         turn = todo[start : start + TURN]
         known.update(zip(turn, await ctx.run_thread(embed, [missing[key] for key in turn]), strict=True))
@@ -62,6 +62,11 @@ async def embed_known(ctx: Context, texts: Sequence[str], *, percent: tuple[floa
     if todo or len(wanted) != len(known):
         await ctx.run_thread(store.write, wanted)
     return np.array(list(map(wanted.__getitem__, keys)), np.float32).reshape(-1, WIDTH)
+
+
+def _size(text: str) -> tuple[int, str]:
+    """Return by what texts are put together: those of like length, since a batch is padded to its longest one."""
+    return len(text), text
 
 
 def key_of(text: str) -> str:

@@ -1,8 +1,9 @@
 """Which fact-checked claims a passage repeats, and how sure that is. Pure; meant for a thread.
 
 Two steps. BM25 over word stems picks the candidates of a passage, and the likeness of sentence embeddings some
-more where there are any; BM25, TF-IDF cosine of stems, TF-IDF cosine of character 4-grams and that likeness then
-rank them, and say how likely the candidate is meant, by the weights in :mod:`workers.families.edm.weights`.
+more where there are any; BM25, TF-IDF cosine of stems, TF-IDF cosine of character 4-grams and, with embeddings, how
+much of the passage a claim covers and that likeness then rank them, and say how likely the candidate is meant, by the
+weights in :mod:`workers.families.edm.weights`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -97,10 +98,12 @@ class ClaimIndex:
             rows = np.concatenate([rows, _best(left, min(LIKE, left.shape[1] - rows.shape[1]))], axis=1)
             by_claim = np.maximum.reduceat(alike, self._first, axis=1)
             likeness = np.take_along_axis(by_claim, self._owners[rows], axis=1).astype(np.float64)
-        bm25, cosine, shared = self._words.compare(asked, rows)
+        compared = self._words.compare(asked, rows)
         letters = _pairwise(self._letters.transform(given), self._grams, rows)
-        measured = [bm25, cosine, letters] if likeness is None else [bm25, cosine, letters, likeness]
-        return Candidates(owners=self._owners[rows], values=np.stack(measured, axis=2), shared=shared)
+        measured = [compared.bm25, compared.cosine, letters]
+        if likeness is not None:
+            measured += [compared.coverage, likeness]
+        return Candidates(owners=self._owners[rows], values=np.stack(measured, axis=2), shared=compared.shared)
 
     def _ranked(self, found: "Candidates", limit: int) -> Iterator[list[Match]]:
         ranks, scores = found.ranks(), found.scores()
@@ -121,16 +124,17 @@ def passages_of(claims: Sequence[KnownClaim]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """The candidates of n texts, k each. Figures in the order BM25, cosine, letters and, if known, likeness."""
+    """The candidates of n texts, k each. Figures: BM25, cosine, letters and, with embeddings, coverage, likeness."""
 
     owners: Places  # (n, k), places of claims
-    values: Floats  # (n, k, 3 or 4)
+    values: Floats  # (n, k, 3 or 5)
     shared: Floats  # (n, k), how many stems text and claim share; 0 where there was no further candidate
 
     @classmethod
     def none(cls, count: int) -> "Candidates":
         """Return that there are no candidates for ``count`` texts."""
-        return cls(owners=np.empty((count, 0), np.intp), values=np.empty((count, 0, 3)), shared=np.empty((count, 0)))
+        values = np.empty((count, 0, len(LEXICAL.rank)))
+        return cls(owners=np.empty((count, 0), np.intp), values=values, shared=np.empty((count, 0)))
 
     @property
     def is_fused(self) -> bool:
@@ -183,15 +187,19 @@ class _Words:
         weighted = _like(found, self._idf[found.indices])
         unknown = np.array([len(set(one)) for one in stems]) - np.diff(found.indptr)  # as rare as the rarest
         length = np.sqrt(_norms(weighted) ** 2 + unknown)
-        return _Asked(ones=ones, weighted=weighted, length=length, bm25=(ones @ self._bm25).toarray())
+        total = np.asarray(weighted.sum(axis=1)).ravel() + unknown
+        return _Asked(ones=ones, weighted=weighted, length=length, total=total, bm25=(ones @ self._bm25).toarray())
 
-    def compare(self, asked: "_Asked", rows: Places) -> tuple[Floats, Floats, Floats]:
-        """Return BM25, cosine and how many stems are shared, of each text with each of its rows."""
-        bm25 = np.take_along_axis(asked.bm25, rows, axis=1)
+    def compare(self, asked: "_Asked", rows: Places) -> "_Compared":
+        """Return what words say of each text with each of its rows."""
         lengths = self._length[rows] * np.maximum(asked.length, 1e-6)[:, None]
-        cosine = _pairwise(asked.weighted, self._weights, rows) / lengths
-        shared = _pairwise(asked.ones, _like(self._weights, np.ones_like(self._weights.data)), rows)
-        return bm25, cosine, shared
+        has = _like(self._weights, np.ones_like(self._weights.data))
+        return _Compared(
+            bm25=np.take_along_axis(asked.bm25, rows, axis=1),
+            cosine=_pairwise(asked.weighted, self._weights, rows) / lengths,
+            coverage=_pairwise(asked.weighted, has, rows) / np.maximum(asked.total, 1e-6)[:, None],
+            shared=_pairwise(asked.ones, has, rows),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +209,18 @@ class _Asked:
     ones: Any
     weighted: Any
     length: Floats
+    total: Floats  # of the weights, of stems that no row has too
     bm25: Floats  # (texts, rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """Figures of texts with their rows, (n, k) each."""
+
+    bm25: Floats
+    cosine: Floats
+    coverage: Floats  # which share of the text's stems, by weight, the row has
+    shared: Floats  # how many stems both have
 
 
 def _texts(one: KnownClaim) -> list[str]:

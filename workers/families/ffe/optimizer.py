@@ -16,6 +16,7 @@ from workers.process import Report
 DAY = 1_440  # minutes
 _SEED = 1
 _POLISH_SHARE = 0.3  # of the time, for putting vital tasks first once nothing ends earlier
+_MOST = 0.5  # of the time until the job's soft limit, which the solver does not hear; the rest is for what follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +75,13 @@ def is_installed() -> bool:
 def solve(report: Report, project: Project, limit_s: float) -> Solution:
     """Search for the earliest end of all tasks for at most ``limit_s`` seconds, then put vital ones first.
 
+    A job that has less than twice that left until its soft limit gets half of what is left.
+
     One thread, a fixed seed and a limit on deterministic time too: on a machine at rest the same project gives
     the same answer. Anytime: what was found when the time is up is returned, with the bound proven so far.
     """
     model = _Model(project)
+    limit_s = min(limit_s, _MOST * report.time_left_s)
     report.progress(0, f"looking for a better order of {len(project.durations)} blocks")
     found = model.minimise(model.finish, limit_s * (1 - _POLISH_SHARE), hint=project.hint)
     if found.starts is None or found.finish is None or not project.vital:
