@@ -41,6 +41,7 @@ _MAX_REMEMBERED = 20_000  # jobs, by the last event of each
 _READING_S = 1.0  # how long a new follower waits for the reader; without it there are still the rows
 _PAUSE_S = 0.5
 _ROWS = 1000
+_ON_ITS_WAY = timedelta(seconds=2)
 _LATELY = timedelta(seconds=80)  # four readings of the rows: what the database was late with is found, too
 
 Room = tuple[str, str]
@@ -296,12 +297,12 @@ class Hub:
     async def _untold_ends(self) -> list[str]:
         """Return jobs that ended lately and were never told of as ended: not one event of theirs may have come.
 
-        What ended this moment is left out, since its event is on its way, and so is what was told too long ago
-        to be remembered.
+        What ended this moment is left out: told from its row, it would be told again by the event that is on its
+        way, to whoever comes back in between. So is what was told too long ago to be remembered.
         """
         if all(kind == "job" for kind, _ in self._rooms):
             return []
-        until = utc_now() - timedelta(seconds=self._reread_s / 10)
+        until = utc_now() - _ON_ITS_WAY
         since = max(until - _LATELY, self._began_at, self._memory.forgotten_at)
         memory = self._memory
         ended = await self._reader.ended_between(since, until, limit=_MAX_REMEMBERED)

@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 import pytest
 
+from app.api import hub
 from app.api.hub import EVERYBODY
 from app.api.links import SEND_S
 from app.api.resources import HUB, LINKS
@@ -267,6 +268,7 @@ async def test_a_list_hears_of_an_end_whose_event_was_lost(api: ApiUnderTest, mo
 async def test_a_list_hears_of_a_job_whose_every_event_was_lost(
     api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hub, "_ON_ITS_WAY", timedelta())
     async with aclosing(by_socket(api, LIST)) as stream:  # type: ignore[type-var]
         await first_of(stream, 1)
         with monkeypatch.context() as silence:
