@@ -66,7 +66,7 @@ async def test_the_documentation_is_shown_with_every_operation_and_a_task_is_sub
     for button in (".try-out__btn", ".execute"):
         await eventually(lambda button=button: page.run(f"!!{NOTE}.querySelector('{button}')"), 30)
         await page.run(f"{NOTE}.querySelector('{button}').click()")
-    status = f"{NOTE}.querySelector('.live-responses-table .response-col_status')?.textContent"
+    status = f"{NOTE}.querySelector('.live-responses-table .response .response-col_status')?.textContent"
     answered = await eventually(lambda: page.run(status), 30)
 
     assert shown == expected

@@ -544,6 +544,18 @@ async def test_server_sent_events_end_when_their_key_is_revoked(api: ApiUnderTes
     assert closed["data"]["code"] == 4401
 
 
+async def test_a_page_of_another_origin_opens_no_server_sent_events(api: ApiUnderTest) -> None:
+    session = await api.ask("POST", "/api/auth/session", key=ADA_KEY)
+    cookie = {"Cookie": session.headers["Set-Cookie"].partition(";")[0], "Accept": "text/event-stream"}
+    assert api.client._base_url is not None
+    answered = {}
+    for origin in ("https://evil.example", "null", str(api.client._base_url)):
+        async with api.client.get(LIST, headers=cookie | {"Origin": origin}) as answer:
+            answered[origin] = answer.status
+
+    assert list(answered.values()) == [403, 403, 200]
+
+
 async def test_a_ticket_opens_one_stream_of_server_sent_events(api: ApiUnderTest) -> None:
     ticket = (await api.ask("POST", "/api/auth/ticket", key=ADA_KEY)).json["ticket"]
     accept = {"Accept": "text/event-stream"}
