@@ -112,7 +112,7 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     )
     app[INSTALLATION] = installation
     app[KEYRING] = open_keyring(installation.settings, installation.database)
-    app[LOGINS] = Logins()
+    app[LOGINS] = Logins(installation.redis)
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
     app[LINKS] = Links(limit=installation.settings.streams_per_caller)

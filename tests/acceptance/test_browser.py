@@ -64,8 +64,9 @@ async def test_the_documentation_is_shown_with_every_operation_and_a_task_is_sub
 
     await page.run(f"{NOTE}.querySelector('.opblock-summary-control').click()")
     for button in (".try-out__btn", ".execute"):
-        await eventually(lambda button=button: page.run(f"!!{NOTE}.querySelector('{button}')"), 30)
-        await page.run(f"{NOTE}.querySelector('{button}').click()")
+        found = f"{NOTE}.querySelector('{button}')"
+        await eventually(lambda: page.run(f"!!{found}"), 30)  # noqa: B023  # it is awaited at once
+        await page.run(f"{found}.click()")
     status = f"{NOTE}.querySelector('.live-responses-table .response .response-col_status')?.textContent"
     answered = await eventually(lambda: page.run(status), 30)
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.api import dead_letters as dead_letter_routes
+from app.api import tasks
 from app.clock import utc_now
 from app.history.retention import delete_ended
 from app.history.tables import discards, jobs
@@ -118,7 +119,7 @@ async def test_of_two_who_replay_it_at_once_one_does_and_the_other_is_told(
 ) -> None:
     failed = await fail(api)
     both_have_looked = asyncio.Barrier(2)
-    replayed = dead_letter_routes.replay
+    replayed = tasks.replay
 
     async def replay_together(*args: Any, **options: Any) -> Any:
         await both_have_looked.wait()

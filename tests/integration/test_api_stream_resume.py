@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 import pytest
 
-from app.api import hub
+from app.api import hub, watch
 from app.api.hub import EVERYBODY
 from app.api.links import SEND_S
 from app.api.resources import HUB, LINKS
@@ -321,6 +321,20 @@ async def test_followers_hear_of_workers_that_come_and_go(api: ApiUnderTest, way
         ("worker.started", {"worker_id": "w-well"}),
     ]
     assert told[2:] == [("worker.stopped", {"worker_id": "w-well"})]
+
+
+async def test_the_last_worker_that_dies_is_told_of_by_the_api(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_EVERY_S", 0.05)
+    async with running_api(settings) as api, aclosing(by_socket(api, LIST)) as stream:  # type: ignore[type-var]
+        await first_of(stream, 1)
+        dead = heartbeat("w-dead")
+        await beat(api.house.redis, replace(dead, last_heartbeat=dead.last_heartbeat - timedelta(minutes=1)))
+        await api.house.redis.delete(keys.worker(dead.id))
+        (lost,) = await first_of(stream, 1)
+
+    assert (lost["type"], lost["data"]) == ("worker.lost", {"worker_id": "w-dead"})
 
 
 async def test_a_worker_that_died_is_told_of_once_however_many_watch(api: ApiUnderTest) -> None:

@@ -44,7 +44,7 @@ _TENANCY = (
         "to act for another user needs a scope",
         "if not caller.may_act_for(user):",
         "if False:",
-        "test_api_matrix.py",
+        "tests/unit/test_api_submissions.py::test_a_user_cannot_act_for_another",
     ),
     _guard(
         "app/api/submissions.py",
@@ -129,7 +129,7 @@ _CREDENTIALS = (
     _guard(
         "app/api/sessions.py",
         "too many wrong passwords hold up the next try",
-        "logins.throttle.check(form.username, address)",
+        "await logins.throttle.take(form.username, address)",
         "pass",
         "test_api_logins.py::test_after_some_failures_a_name_waits_from_this_address_and_others_do_not",
     ),
@@ -151,7 +151,7 @@ _LIMITS = (
         f"{_RATE}::test_garbage_in_redis_keeps_nobody_out",
     ),
     _guard(
-        "app/api/rate_limit.py",
+        "app/api/throttle.py",
         "without Redis the rate is kept here",
         "return [self._own.take(who, cost) for who, cost in asked]",
         "return [Taken(wait_s=0.0, paid_in_s=0.0) for _ in asked]",

@@ -73,7 +73,8 @@ class Page:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
         async with asyncio.timeout(_ANSWER_S):
-            return await answer
+            result: dict[str, Any] = await answer
+            return result
 
     async def begin(self) -> None:
         """Watch what the page asks for and complains of."""
