@@ -93,10 +93,10 @@ _CREDENTIALS = (
     ),
     _guard(
         "app/credentials/tokens.py",
-        "a token is of use for its purpose only",
-        'self._keys = {purpose: secret.key_for(f"token:{purpose}") for purpose in ("access", "ticket")}',
-        'self._keys = {purpose: secret.key_for("token") for purpose in ("access", "ticket")}',
-        "tests/unit/test_api_auth.py::test_a_token_is_worth_nothing_for_another_purpose",
+        "a token is good by its signature",
+        'options={"require": _CLAIMS},',
+        'options={"require": _CLAIMS, "verify_signature": False},',
+        "test_api_logins.py::test_a_token_that_was_tampered_with_opens_nothing",
     ),
     _guard(
         "app/api/browsers.py",
