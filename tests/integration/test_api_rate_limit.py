@@ -113,6 +113,15 @@ async def test_a_unit_comes_back_with_time_and_the_key_fades(settings: Settings,
     await eventually(faded, within=5)
 
 
+async def test_what_is_refused_costs_nothing(api: ApiUnderTest) -> None:
+    rates = Rates(api.house.redis, Rate(burst=1, every_s=100))
+    await rates.take([("eve", 1)])
+
+    (first,), (second,) = await rates.take([("eve", 1)]), await rates.take([("eve", 1)])
+
+    assert 0 < second.wait_s <= first.wait_s
+
+
 @pytest.mark.parametrize("found", [b"garbage", b"nan", b"inf", b"1e300", b"-1", b"\x80\x04N."])
 async def test_garbage_in_redis_keeps_nobody_out(api: ApiUnderTest, found: bytes) -> None:
     await api.house.redis.set(keys.RATE + "ada", found)

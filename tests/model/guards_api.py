@@ -139,9 +139,16 @@ _LIMITS = (
     _guard(
         "app/queue/lua/rate.lua",
         "the rate of a caller is bounded",
+        "answers[#answers + 1] = math.max(0, math.ceil(wait))",
+        "answers[#answers + 1] = 0",
+        f"{_RATE}::test_who_asks_too_often_is_told_when_to_ask_again",
+    ),
+    _guard(
+        "app/queue/lua/rate.lua",
+        "what is refused costs nothing",
         "if wait <= 0 then",
         "if true then",
-        f"{_RATE}::test_who_asks_too_often_is_told_when_to_ask_again",
+        f"{_RATE}::test_what_is_refused_costs_nothing",
     ),
     _guard(
         "app/queue/lua/rate.lua",
