@@ -54,9 +54,12 @@ fuzz: $(DEVELOPMENT) ## send 20,000 made-up requests to the running service (FUZ
 
 .PHONY: audit
 audit: $(DEVELOPMENT) ## look the pinned packages up among known vulnerabilities (needs the network)
-	@echo "Asking the vulnerability database about requirements-dev.txt: this needs the network, and pip-audit."
 	@$(BIN)/python -m pip_audit --version >/dev/null 2>&1 || { echo "pip-audit is not installed: $(BIN)/python -m pip install pip-audit" >&2; exit 1; }
-	@$(BIN)/python -m pip_audit --requirement requirements-dev.txt --require-hashes --disable-pip
+	@echo "Asking the vulnerability database about requirements-dev.txt …"
+	@$(BIN)/python -m pip_audit --requirement requirements-dev.txt --require-hashes --disable-pip --strict || { \
+		echo "NOT AUDITED in full: either a package above has a known vulnerability, or the database was not reached." >&2; \
+		echo "'could not be audited' and errors of connection mean the latter: this command needs the network." >&2; \
+		exit 1; }
 
 .PHONY: mutants
 mutants: $(DEVELOPMENT) ## take each guard out, and see its test go red

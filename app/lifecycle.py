@@ -29,7 +29,7 @@ from app.failpoints import failpoint
 from app.group import GroupCommit
 from app.history.deliveries import NewDelivery
 from app.history.reader import LiveJob, Reader
-from app.history.receipts import Receipt, Repeated, Taken
+from app.history.receipts import Receipt, Repeated, Replayed, Taken
 from app.history.rows import Job, NewJob
 from app.history.writer import Settlement, Started, StartRequest, Writer
 from app.jobs.catalogue import Catalogue
@@ -130,15 +130,18 @@ class Lifecycle:
             log.warning("cancel_not_told", job_id=job.id, reason=str(error))
         return job
 
-    async def retry(self, job_id: str, *, owner: str) -> NewJob:
-        """Submit a failed or cancelled job again, as a new one that names it. Raises NotFound or Conflict."""
+    async def retry(self, job_id: str, *, owner: str, is_replay: bool = False) -> NewJob:
+        """Submit a failed or cancelled job again, as a new one that names it. Raises NotFound or Conflict.
+
+        The replay of a dead letter is refused, too, while another retry of it lives, or once one has completed.
+        """
         job = await self._reader.get(job_id)
         if job is None:
             raise NotFound
         if not may_retry(job):
             raise Conflict(f"Only a failed or cancelled task can be retried; this one is {job.status}.")
         again = retry_of(job, id=new_id(), owner=owner, now=this_moment())
-        await self._accept([again])
+        await self._accept([again], letter=job_id if is_replay else None)
         return again
 
     async def reprioritise(self, job_id: str, *, priority: int | None = None, eta: datetime | None = None) -> Job:
@@ -284,12 +287,16 @@ class Lifecycle:
         items = [LetGo(id=claim.id, token=claim.token, verb="wait", argument=AT_ITS_PLACE) for claim in claims]
         await self._quietly(self._queue.let_go(items))
 
-    async def _accept(self, accepted: Sequence[NewJob], receipt: Receipt | None = None) -> None:
+    async def _accept(
+        self, accepted: Sequence[NewJob], receipt: Receipt | None = None, *, letter: str | None = None
+    ) -> None:
         """Commit jobs and offer them; those that must be the only ones go the longer way."""
-        if receipt is None and not any(job.unique_key for job in accepted):
+        if receipt is None and letter is None and not any(job.unique_key for job in accepted):
             await self._writer.accept(accepted)
         else:
-            match await self._writer.accept_once(accepted, receipt):
+            match await self._writer.accept_once(accepted, receipt, letter=letter):
+                case Replayed(job_id=job_id):
+                    raise Conflict(f"The task {job_id} runs it again already, or has done so.", task_id=job_id)
                 case Taken(unique_key=key, job_id=job_id):
                     message = f"The task {job_id} has the unique_key {key!r} and has not ended yet."
                     raise UniqueKeyTaken(message, task_id=job_id, unique_key=key)

@@ -6,7 +6,9 @@ from time import monotonic
 
 import psutil
 
-from app.live.workers import Heartbeat, beat, leave
+from app.live.events import worker_event
+from app.live.outbox import Outbox
+from app.live.workers import Heartbeat, beat, leave, tell_of_lost
 from app.log import get_log
 from app.queue.connect import OUTAGES, Redis
 
@@ -19,22 +21,31 @@ _SAMPLE_S = 0.25  # a loop that is held up for longer than this between two beat
 class Pulse:
     """Beats for one worker; ``describe`` makes the heartbeat of its resident bytes and its loop's lag in seconds."""
 
-    def __init__(self, redis: Redis, worker_id: str, describe: Callable[[int, float], Heartbeat]) -> None:
+    def __init__(
+        self, redis: Redis, outbox: Outbox, worker_id: str, describe: Callable[[int, float], Heartbeat]
+    ) -> None:
         self._redis = redis
+        self._outbox = outbox
         self._worker_id = worker_id
         self._describe = describe
+        self._was_told = False
 
     async def run(self) -> None:
-        """Beat for ever. Raises when Redis does not answer."""
+        """Beat for ever, and look after the other workers. Raises when Redis does not answer."""
         process, lag_s = psutil.Process(), 0.0
         while True:
             await beat(self._redis, self._describe(process.memory_info().rss, lag_s))
+            if not self._was_told:
+                self._was_told = True
+                self._outbox.post(worker_event("worker.started", self._worker_id))
+            await tell_of_lost(self._redis, self._outbox)
             lag_s = await _worst_lag_s()
 
     async def stop(self) -> None:
         """Sign off."""
         try:
             await leave(self._redis, self._worker_id)
+            self._outbox.post(worker_event("worker.stopped", self._worker_id))
         except OUTAGES as error:
             log.warning("worker_not_signed_off", reason=str(error))
 

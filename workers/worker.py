@@ -110,7 +110,7 @@ class Worker(ArqWorker):
         self._suspects = Suspects(
             alone_command, keeper=self._keeper, lifecycle=installation.lifecycle, reader=installation.reader
         )
-        self._pulse = Pulse(installation.redis, self.id, self._heartbeat)
+        self._pulse = Pulse(installation.redis, installation.outbox, self.id, self._heartbeat)
         self._room = Room(installation.settings.worker_children)
         self.limits = LimitKeeper(self._room, at_most=self.max_stubborn)
         self._running = Running(self._free_broken)  # the attempts, and what closes them

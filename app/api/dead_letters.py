@@ -17,7 +17,6 @@ from app.history.dead_letters import DeadLetter, DeadLetterFilter, dead_letters,
 from app.history.reader import JobFilter
 from app.jobs.dead_letters import KEPT, Category, Fate, category_of
 from app.jobs.fields import Model
-from app.jobs.status import LIVE
 
 
 class DeadTask(Model):
@@ -118,10 +117,7 @@ async def list_dead_letters(call: Call, query: DeadTaskQuery) -> DeadTasks:
 async def replay_dead_letter(call: Call) -> AnsweredTask:
     """Run a failed task again, as a new one; once that completes, the dead letter is recovered."""
     letter = await _pending(call, "replayed")
-    replays = await call.installation.reader.get_many(letter.replays[-1000:])
-    if live := [job.id for job in replays.values() if job.status in LIVE]:
-        raise Conflict(f"The task {live[0]} runs it again already, and has not ended yet.", task_id=live[0])
-    return await replay(call, letter.job.id)
+    return await replay(call, letter.job.id, is_dead_letter=True)
 
 
 async def discard_dead_letter(call: Call) -> DeadTask:

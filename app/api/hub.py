@@ -10,12 +10,15 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from app.api.news import Message, news_of
+from app.clock import utc_now
 from app.errors import Unavailable
 from app.history.reader import Reader
 from app.history.rows import Job
 from app.live.events import (
+    LOST,
     NOWHERE,
     Event,
     Position,
@@ -38,6 +41,8 @@ _MAX_REMEMBERED = 20_000  # jobs, by the last event of each
 _READING_S = 1.0  # how long a new follower waits for the reader; without it there are still the rows
 _PAUSE_S = 0.5
 _ROWS = 1000
+_ON_ITS_WAY = timedelta(seconds=2)
+_LATELY = timedelta(seconds=80)  # four readings of the rows: what the database was late with is found, too
 
 Room = tuple[str, str]
 EVERYBODY: Room = ("everybody", "")
@@ -162,6 +167,7 @@ class Memory:
 
     def __init__(self, told: Iterable[Published] = ()) -> None:
         self._last: OrderedDict[str, Event] = OrderedDict()
+        self.forgotten_at = datetime.min.replace(tzinfo=UTC)  # of events up to here it may not know any more
         for published in told:
             self.is_new(published.event)
 
@@ -175,7 +181,8 @@ class Memory:
         self._last[event.job_id] = event
         self._last.move_to_end(event.job_id)
         if len(self._last) > _MAX_REMEMBERED:
-            self._last.popitem(last=False)
+            _, forgotten = self._last.popitem(last=False)
+            self.forgotten_at = max(self.forgotten_at, forgotten.at)
         return True
 
     def last(self, job_id: str) -> Event | None:
@@ -198,6 +205,7 @@ class Hub:
         self._memory = Memory()
         self._somebody = asyncio.Event()
         self._is_reading = asyncio.Event()
+        self._began_at = utc_now()
         self.position = NOWHERE  # of the stream, up to which everything was handed out
 
     @asynccontextmanager
@@ -238,7 +246,7 @@ class Hub:
             await asyncio.sleep(self._reread_s)
             try:
                 await self._look_at_epoch()
-                ids = self._followed_ids()
+                ids = [*self._followed_ids(), *await self._untold_ends()]
                 for at in range(0, len(ids), _ROWS):
                     self._offer_rows((await self._reader.get_many(ids[at : at + _ROWS])).values())
             except Unavailable as error:
@@ -250,7 +258,7 @@ class Hub:
             return
         position = await last_position(self._redis)
         memory = Memory(await latest(self._redis, position))
-        self.position, self._memory = position, memory
+        self.position, self._memory, self._began_at = position, memory, utc_now()
         if self._is_reading.is_set():
             log.warning("events_lost_to_followers")
         self._is_reading.set()
@@ -266,9 +274,12 @@ class Hub:
             return
         before, self.position = self.position, replace(self.position, epoch=epoch)
         if is_another_life(before.epoch, epoch):
-            log.warning("events_lost_to_followers")
-            for follower in self._followers():
-                follower.offer_gap(self.position)
+            self._tell_gap()
+
+    def _tell_gap(self) -> None:
+        log.warning("events_lost_to_followers")
+        for follower in self._followers():
+            follower.offer_gap(self.position)
 
     def _followers(self) -> Iterable[Follower]:
         return [follower for room in self._rooms.values() for follower in room]
@@ -282,6 +293,20 @@ class Hub:
             if EVERYBODY in self._rooms or owner_room(event.owner) in self._rooms
         }
         return list(alone | together)
+
+    async def _untold_ends(self) -> list[str]:
+        """Return jobs that ended lately and were never told of as ended: not one event of theirs may have come.
+
+        What ended this moment is left out: told from its row, it would be told again by the event that is on its
+        way, to whoever comes back in between. So is what was told too long ago to be remembered.
+        """
+        if all(kind == "job" for kind, _ in self._rooms):
+            return []
+        until = utc_now() - _ON_ITS_WAY
+        since = max(until - _LATELY, self._began_at, self._memory.forgotten_at)
+        memory = self._memory
+        ended = await self._reader.ended_between(since, until, limit=_MAX_REMEMBERED)
+        return [job_id for job_id in ended if (last := memory.last(job_id)) is None or not last.status.is_final]
 
     def _leave(self, follower: Follower) -> None:
         room = follower.interest.room
@@ -304,7 +329,10 @@ class Hub:
         async for batch in follow(self._redis, self.position.entry):
             for published in batch:
                 self.position = self.position.at(published.id)
-                self._offer(published.event)
+                if published.event.type == LOST:
+                    self._tell_gap()
+                else:
+                    self._offer(published.event)
             if not self._rooms:
                 self._rest()
                 return

@@ -52,6 +52,13 @@ class QueueNews(Model):
     """Its name."""
 
 
+class WorkerNews(Model):
+    """A worker has come or gone."""
+
+    worker_id: str
+    """Its id."""
+
+
 class StreamOpened(Model):
     """Every later event that passes the filters follows."""
 
@@ -99,6 +106,9 @@ MESSAGE_TYPES: Mapping[str, MessageType] = MappingProxyType(
         "task.cancelled": MessageType(summary="The task was cancelled.", data=TaskNews, whole=True),
         "queue.paused": MessageType(summary="A queue starts no more tasks.", data=QueueNews),
         "queue.resumed": MessageType(summary="A queue goes on.", data=QueueNews),
+        "worker.started": MessageType(summary="A worker takes tasks.", data=WorkerNews),
+        "worker.stopped": MessageType(summary="A worker has ended in good order.", data=WorkerNews),
+        "worker.lost": MessageType(summary="A worker fell silent; what it ran starts again.", data=WorkerNews),
     }
 )
 EVENT_TYPES = tuple(name for name in MESSAGE_TYPES if name not in {SNAPSHOT, OPENED, GAP, CLOSED})
@@ -120,9 +130,8 @@ def message_of(position: Position | str, name: str, data: BaseModel, at: datetim
 
 def news_of(event: Event, position: Position) -> Message:
     """Write what an event tells, the same for whoever follows."""
-    return _message(
-        str(position), event.type, event.at, orjson.dumps(_task_news(event) if event.job_id else _queue_news(event))
-    )
+    data = _task_news(event) if event.job_id else _other_news(event)
+    return _message(str(position), event.type, event.at, orjson.dumps(data))
 
 
 def _message(position: str, name: str, at: datetime, content: bytes) -> Message:
@@ -130,8 +139,8 @@ def _message(position: str, name: str, at: datetime, content: bytes) -> Message:
     return Message(id=position, type=name, body=body)
 
 
-def _queue_news(event: Event) -> dict[str, object]:
-    return {"queue": event.queue}
+def _other_news(event: Event) -> dict[str, object]:
+    return {"queue": event.queue} if event.worker_id is None else {"worker_id": event.worker_id}
 
 
 def _task_news(event: Event) -> dict[str, object]:

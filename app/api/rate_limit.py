@@ -4,28 +4,18 @@ Every request of a caller takes one unit, a batch one for every 100 tasks begun.
 take none. While Redis is out each process grants the rate for itself.
 """
 
-import asyncio
 import math
-import time
-from collections.abc import Mapping, Sequence
-
-from redis.exceptions import ResponseError
+from collections.abc import Mapping
 
 from app.api.auth import Caller
-from app.api.throttle import Throttle
+from app.api.throttle import SharedThrottle
 from app.errors import RateLimited
 from app.group import GroupCommit
-from app.log import get_log
-from app.queue.connect import OUTAGES, Redis
-from app.queue.rates import Rate, Rates, Taken
+from app.queue.connect import Redis
+from app.queue.rates import Rate, Taken
 from app.settings import Settings
 
 UNIT_TASKS = 100  # tasks of a batch that cost as much as a request
-
-log = get_log()
-
-_REDIS_S = 0.1  # how long a request waits for Redis to say
-_APART_S = 2.0  # how long Redis is not asked again after it did not
 
 
 class RateLimit:
@@ -33,10 +23,8 @@ class RateLimit:
 
     def __init__(self, redis: Redis, rate: Rate) -> None:
         self.rate = rate
-        self._shared = Rates(redis, rate)
-        self._own = Throttle(rate)
-        self._ask: GroupCommit[tuple[str, int], Taken] = GroupCommit(self._take)
-        self._apart_until = 0.0
+        self.throttle = SharedThrottle(redis, rate)
+        self._ask: GroupCommit[tuple[str, int], Taken] = GroupCommit(self.throttle.take)
 
     async def take(self, caller: Caller, cost: int = 1) -> Mapping[str, str]:
         """Take units of a caller's rate; return what the answer's headers say of it. Raise RateLimited.
@@ -55,16 +43,6 @@ class RateLimit:
                 headers=headers,
             )
         return headers
-
-    async def _take(self, asked: Sequence[tuple[str, int]]) -> list[Taken]:
-        if time.monotonic() >= self._apart_until:
-            try:
-                async with asyncio.timeout(_REDIS_S):
-                    return await self._shared.take(asked)
-            except (*OUTAGES, ResponseError) as error:
-                self._apart_until = time.monotonic() + _APART_S
-                log.warning("rates_kept_apart", reason=str(error) or type(error).__name__)
-        return [self._own.take(who, cost) for who, cost in asked]
 
     def _headers(self, taken: Taken) -> dict[str, str]:
         """Say it as draft-ietf-httpapi-ratelimit-headers-10 does: a burst that comes back whole within a window."""

@@ -16,14 +16,15 @@ from app.api.throughput import Throughput
 from app.credentials.passwords import Passwords
 from app.installation import Installation
 from app.metrics import ProcessMetrics
+from app.queue.connect import Redis
 
 
 class Logins:
     """What the login route works with."""
 
-    def __init__(self) -> None:
+    def __init__(self, redis: Redis) -> None:
         self.passwords = Passwords()
-        self.throttle = LoginThrottle()
+        self.throttle = LoginThrottle(redis)
 
 
 INSTALLATION = web.AppKey("installation", Installation)

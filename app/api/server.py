@@ -48,6 +48,7 @@ from app.api.sessions import session_endpoints
 from app.api.stream import stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
+from app.api.watch import watch_workers
 from app.api.webhooks import webhook_endpoints
 from app.credentials.keys import KeyMint, create_first_key
 from app.credentials.secret import open_secret
@@ -111,7 +112,7 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     )
     app[INSTALLATION] = installation
     app[KEYRING] = open_keyring(installation.settings, installation.database)
-    app[LOGINS] = Logins()
+    app[LOGINS] = Logins(installation.redis)
     app[HUB] = Hub(reader=installation.reader, redis=installation.redis, reread_s=reread_s)
     app[THROUGHPUT] = Throughput(installation.redis)
     app[LINKS] = Links(limit=installation.settings.streams_per_caller)
@@ -220,7 +221,9 @@ async def _close_links(app: web.Application) -> None:
 async def _background(app: web.Application) -> AsyncIterator[None]:
     # Not a TaskGroup: start and clean-up may run in different tasks, and a group belongs to one.
     hub, keyring = app[HUB], app[KEYRING]
-    works = (hub.read_stream(), hub.reread_rows(), app[THROUGHPUT].run(), keyring.note_uses())
+    house = app[INSTALLATION]
+    watch = watch_workers(house.redis, house.outbox)
+    works = (hub.read_stream(), hub.reread_rows(), app[THROUGHPUT].run(), keyring.note_uses(), watch)
     tasks = {asyncio.create_task(work) for work in works}
     for task in tasks:
         task.add_done_callback(_report)

@@ -178,14 +178,13 @@ def _read_form(request: web.Request, raw: bytes) -> LoginForm:
 async def _known_user(call: Call, form: LoginForm) -> User:
     """Return who has logged in; raise Unauthenticated, which never tells whether there is such a user."""
     logins, address = call.request.app[LOGINS], call.request.remote or ""
-    logins.throttle.check(form.username, address)
-    logins.throttle.fail(form.username, address)
+    await logins.throttle.take(form.username, address)
     user = await find_user(call.installation.database, form.username)
     is_right = await logins.passwords.is_right(form.password, user.password_hash if user else None)
     if user is None or user.disabled_at is not None or not is_right:
         log.info("login_refused", address=address)
         raise Unauthenticated("The name or the password is wrong, or the user is disabled.")
-    logins.throttle.succeed(form.username, address)
+    await logins.throttle.succeed(form.username, address)
     return user
 
 

@@ -15,7 +15,7 @@ from app.api.views import find_visible, latest_progress
 from app.errors import NotFound, Unavailable
 from app.history.rows import Job
 from app.installation import Installation
-from app.live.events import NOWHERE, Event, Position, ending_of, is_held, latest, replay
+from app.live.events import LOST, NOWHERE, Event, Position, ending_of, is_held, latest, replay
 from app.live.progress import Progress
 from app.queue.connect import OUTAGES
 
@@ -188,7 +188,7 @@ async def _missed(setting: Setting, follower: Follower, after: Position) -> _Mis
         told = Memory(before)
         async for batch in replay(redis, after, follower.since):
             looked_at += len(batch)
-            if looked_at > _MAX_REPLAYED:
+            if looked_at > _MAX_REPLAYED or any(found.event.type == LOST for found in batch):
                 return None
             fresh = [found for found in batch if told.is_new(found.event) and _concerns(found.event, follower.interest)]
             news += [News(found.event, follower.since.at(found.id)) for found in fresh]

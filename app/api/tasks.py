@@ -238,10 +238,14 @@ async def change_task(call: Call, body: TaskChange) -> AnsweredTask:
     return answered_task_of(changed, f"Task {', '.join(said)}", for_admin=call.caller.is_admin)
 
 
-async def replay(call: Call, task_id: str) -> AnsweredTask:
-    """Submit a task again as a new one of the caller's; raise Conflict if it has neither failed nor been cancelled."""
+async def replay(call: Call, task_id: str, *, is_dead_letter: bool = False) -> AnsweredTask:
+    """Submit a task again as a new one of the caller's; raise Conflict if it has neither failed nor been cancelled.
+
+    A dead letter is replayed by one at a time: Conflict for the others.
+    """
     async with room_for(call, 1):
-        again = await call.installation.lifecycle.retry(task_id, owner=call.caller.user_id)
+        lifecycle = call.installation.lifecycle
+        again = await lifecycle.retry(task_id, owner=call.caller.user_id, is_replay=is_dead_letter)
     call.headers["Location"] = path_of(again.id)
     return answered_task_of(fresh_job(again), f"Task submitted again with priority {again.priority}")
 

@@ -1,12 +1,26 @@
-"""Rates in memory: units that each caller, address or name has, and that come back one by one. Of bounded size."""
+"""Rates: units that each caller, address or name has, and that come back one by one.
 
+They are kept in Redis for all API processes together, and in the memory of each while Redis is out.
+"""
+
+import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import sha256
+
+from redis.exceptions import ResponseError
 
 from app.errors import TooManyTries
-from app.queue.rates import Rate, Taken
+from app.log import get_log
+from app.queue.connect import OUTAGES, Redis
+from app.queue.rates import Rate, Rates, Taken
+
+log = get_log()
 
 _LIMIT = 20_000  # names and addresses; the one that took last the longest ago is forgotten first
+_REDIS_S = 0.1  # how long a request waits for Redis to say
+_APART_S = 2.0  # how long Redis is not asked again after it did not
 
 
 class Throttle:
@@ -17,7 +31,10 @@ class Throttle:
         self._paid_at: OrderedDict[str, float] = OrderedDict()  # when the debt of each will have drained away
 
     def take(self, what: str, cost: int = 1) -> Taken:
-        """Take units if they are there; a cost beyond the burst waits for a full burst, and leaves a debt."""
+        """Take units if they are there; a cost beyond the burst waits for a full burst, and leaves a debt.
+
+        A cost below zero gives units back.
+        """
         wait_s = self.wait_s(what, cost)
         if wait_s <= 0:
             self.charge(what, cost)
@@ -37,41 +54,70 @@ class Throttle:
         while len(self._paid_at) > _LIMIT:
             self._paid_at.popitem(last=False)
 
-    def forgive(self, what: str, cost: int = 1) -> None:
-        """Give units back."""
-        if what in self._paid_at:
-            self._paid_at[what] -= self._rate.every_s * cost
+
+class SharedThrottle:
+    """One rate over all API processes. One instance a process."""
+
+    def __init__(self, redis: Redis, rate: Rate) -> None:
+        self._shared = Rates(redis, rate)
+        self._own = Throttle(rate)
+        self._apart_until = 0.0
+
+    async def take(self, asked: Sequence[tuple[str, int]]) -> list[Taken]:
+        """Take units, each request with its cost; what cannot be had is not taken, a cost below zero gives back."""
+        if time.monotonic() >= self._apart_until:
+            try:
+                async with asyncio.timeout(_REDIS_S):
+                    return await self._shared.take(asked)
+            except (*OUTAGES, ResponseError) as error:
+                self._apart_until = time.monotonic() + _APART_S
+                log.warning("rates_kept_apart", reason=str(error) or type(error).__name__)
+        return [self._own.take(who, cost) for who, cost in asked]
 
 
 class LoginThrottle:
-    """The limits of the login route: how often a password may be tried in vain. One instance a process.
+    """The limits of the login route: how often a password may be tried in vain, over all API processes.
 
     A name is held up by failures from one address first, so that nobody can shut somebody else out with a
     few wrong passwords; failures from many addresses hold it up later.
     """
 
-    def __init__(self) -> None:
-        self._pair = Throttle(Rate(burst=5, every_s=30))
-        self._address = Throttle(Rate(burst=50, every_s=5))
-        self._name = Throttle(Rate(burst=100, every_s=30))
+    _PAIR, _ADDRESS, _NAME = Rate(burst=5, every_s=30), Rate(burst=50, every_s=5), Rate(burst=100, every_s=30)
 
-    def check(self, name: str, address: str) -> None:
-        """Raise TooManyTries while there were too many failures, before any work is done."""
-        wait_s = max(throttle.wait_s(what) for throttle, what in self._all(name, address))
+    def __init__(self, redis: Redis) -> None:
+        self._pair, self._address, self._name = (
+            SharedThrottle(redis, rate) for rate in (self._PAIR, self._ADDRESS, self._NAME)
+        )
+
+    async def take(self, name: str, address: str) -> None:
+        """Count a login as failed before it is known to have: tries at the same time count too.
+
+        Raise TooManyTries, and count nothing, while there were too many failures.
+        """
+        limits = self._limits(name, address)
+        taken = [(await throttle.take([(what, 1)]))[0] for throttle, what in limits]
+        wait_s = max(found.wait_s for found in taken)
         if wait_s > 0:
+            for (throttle, what), found in zip(limits, taken, strict=True):
+                if found.wait_s <= 0:
+                    await throttle.take([(what, -1)])
             raise TooManyTries(retry_after_s=wait_s)
 
-    def fail(self, name: str, address: str) -> None:
-        """Count a failed login, before it is known to have failed: tries at the same time count too."""
-        for throttle, what in self._all(name, address):
-            throttle.charge(what)
-
-    def succeed(self, name: str, address: str) -> None:
-        """Take back what :meth:`fail` counted, and forgive a name its failures from this address."""
-        (pair, both), *others = self._all(name, address)
-        pair.forgive(both, _LIMIT)
+    async def succeed(self, name: str, address: str) -> None:
+        """Take back what :meth:`take` counted, and forgive a name its failures from this address."""
+        (pair, both), *others = self._limits(name, address)
+        await pair.take([(both, -self._PAIR.burst)])
         for throttle, what in others:
-            throttle.forgive(what)
+            await throttle.take([(what, -1)])
 
-    def _all(self, name: str, address: str) -> tuple[tuple[Throttle, str], ...]:
-        return (self._pair, f"{address} {name}"), (self._address, address), (self._name, name)
+    def _limits(self, name: str, address: str) -> tuple[tuple[SharedThrottle, str], ...]:
+        return (
+            (self._pair, _place("pair", address, name)),
+            (self._address, _place("address", address)),
+            (self._name, _place("name", name)),
+        )
+
+
+def _place(*words: str) -> str:
+    """Return where a rate is kept: not in words, because people type passwords where their name belongs."""
+    return "login:" + sha256("\0".join(words).encode(errors="backslashreplace")).hexdigest()

@@ -130,6 +130,13 @@ class Reader:
         async with self._database.read() as connection:
             return int((await connection.execute(query)).scalar_one())
 
+    async def ended_between(self, since: datetime, until: datetime, *, limit: int) -> list[str]:
+        """Return the ids of jobs that ended in a span of time, oldest first, at most ``limit``."""
+        query = sa.select(jobs.c.id).where(jobs.c.completed_at >= since, jobs.c.completed_at < until)
+        async with self._database.read() as connection:
+            ordered = query.order_by(jobs.c.completed_at, jobs.c.id).limit(limit)
+            return list((await connection.execute(ordered)).scalars())
+
     async def count_waiting(self, owner: str, *, at_most: int) -> int:
         """Return how many jobs of an owner wait; ``at_most`` are counted, by an index of just these."""
         found = sa.select(sa.literal(1)).select_from(jobs).where(jobs.c.submitted_by == owner, _WAITING).limit(at_most)

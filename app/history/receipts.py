@@ -15,7 +15,7 @@ from app.database import Database
 from app.history.accepts import insert_jobs
 from app.history.rows import NewJob
 from app.history.tables import jobs, receipts
-from app.jobs.status import LIVE
+from app.jobs.status import LIVE, Status
 
 KEPT = timedelta(hours=24)  # after that a key is as good as new
 
@@ -49,7 +49,14 @@ class Repeated:
     """Another request with this key was accepted meanwhile."""
 
 
-Accepted = Taken | Repeated | None  # None: committed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """Another job runs the same dead letter again, or has done so with success."""
+
+    job_id: str
+
+
+Accepted = Taken | Repeated | Replayed | None  # None: committed
 
 
 async def read_receipt(database: Database, owner: str, key: str, *, now: datetime) -> Receipt | None:
@@ -60,12 +67,19 @@ async def read_receipt(database: Database, owner: str, key: str, *, now: datetim
     return None if row is None else Receipt(**row)
 
 
-async def accept_once(database: Database, accepted: Sequence[NewJob], receipt: Receipt | None) -> Accepted:
-    """Insert jobs together with their receipt, all or nothing; return what was in the way, None if nothing was."""
+async def accept_once(
+    database: Database, accepted: Sequence[NewJob], receipt: Receipt | None, *, letter: str | None = None
+) -> Accepted:
+    """Insert jobs together with their receipt, all or nothing; return what was in the way, None if nothing was.
+
+    With a ``letter`` they are the replay of that dead letter, which has one at a time.
+    """
     # In one order, so that two requests that share several unique keys wait for each other, and never in a circle.
     in_order = sorted(accepted, key=lambda job: (job.unique_key or "", job.id))
 
     def change(connection: sa.Connection) -> Accepted:
+        if letter is not None and (rival := _find_replay(connection, letter)) is not None:
+            return Replayed(job_id=rival)
         taken = _find_taken(connection, accepted)
         if taken is not None:
             return Repeated() if receipt and _has(connection, receipt) else taken
@@ -94,6 +108,15 @@ def _find_taken(connection: sa.Connection, accepted: Sequence[NewJob]) -> Taken 
         if row is not None:
             return Taken(unique_key=row.unique_key, job_id=row.id)
     return None
+
+
+def _find_replay(connection: sa.Connection, letter: str) -> str | None:
+    """Return what replays a dead letter, or has recovered it; the letter is locked, so that two never both look."""
+    connection.execute(sa.select(jobs.c.id).where(jobs.c.id == letter).with_for_update())
+    in_the_way = jobs.c.status.in_((*LIVE, Status.COMPLETED))
+    query = sa.select(jobs.c.id).where(jobs.c.retried_from == letter, in_the_way).order_by(jobs.c.id).limit(1)
+    found: str | None = connection.execute(query).scalar()
+    return found
 
 
 def _has(connection: sa.Connection, receipt: Receipt) -> bool:

@@ -111,9 +111,11 @@ class Writer:
         """Insert jobs, all or none; returns once they are committed."""
         await self._accepts(accepted)
 
-    async def accept_once(self, accepted: Sequence[NewJob], receipt: Receipt | None) -> Accepted:
+    async def accept_once(
+        self, accepted: Sequence[NewJob], receipt: Receipt | None, *, letter: str | None = None
+    ) -> Accepted:
         """Insert jobs whose keys are free, together with what their request is answered; or say what is in the way."""
-        return await accept_once(self._database, accepted, receipt)
+        return await accept_once(self._database, accepted, receipt, letter=letter)
 
     async def accept_delivery(self, delivery: NewDelivery, *, owner: str) -> NewJob:
         """Insert a delivery to a webhook with the job that makes it; return the job."""

@@ -20,6 +20,7 @@ from app.queue.mend import is_wrong_type, mend
 log = get_log()
 
 MAX_EVENTS = 100_000  # kept in the stream, roughly; older ones are trimmed
+LOST = "stream.lost"  # the type of the mark that a process leaves where it had to drop events
 
 _BLOCK_MS = 5000
 _PAGE = 500
@@ -44,6 +45,7 @@ class Event:
     message: str | None = None
     stage: str | None = None
     error: str | None = None
+    worker_id: str | None = None  # of an event of a worker, which is no job's
     at: datetime = field(default_factory=utc_now)
 
     @property
@@ -106,8 +108,31 @@ def ending_of(job: Job) -> Event:
 
 def queue_event(name: str, queue: str) -> Event:
     """Make an event of a queue (``queue.paused``, ``queue.resumed``): it is no job's, whose fields are empty."""
-    status = Status.PENDING
-    return Event(type=name, job_id="", kind="", queue=queue, owner="", user_id=None, status=status, attempt=0)
+    return _jobless(name, queue=queue)
+
+
+def worker_event(name: str, worker_id: str) -> Event:
+    """Make an event of a worker (``worker.started``, ``worker.stopped``, ``worker.lost``)."""
+    return _jobless(name, worker_id=worker_id)
+
+
+def lost_event() -> Event:
+    """Make the mark of events that were never published: whoever reads it knows that something is missing here."""
+    return _jobless(LOST)
+
+
+def _jobless(name: str, *, queue: str = "", worker_id: str | None = None) -> Event:
+    return Event(
+        type=name,
+        job_id="",
+        kind="",
+        queue=queue,
+        owner="",
+        user_id=None,
+        status=Status.PENDING,
+        attempt=0,
+        worker_id=worker_id,
+    )
 
 
 def _type_of(job: Job) -> str:

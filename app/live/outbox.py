@@ -1,7 +1,7 @@
 """Publishes what is only shown: events, progress, totals. Never makes its caller wait, never fails it.
 
 Posts are written in order, in one pipeline for all that came meanwhile. If Redis stays out, the oldest are
-dropped: a follower learns the end of a job from its row.
+dropped, and a mark in their place tells followers that something is missing; the end of a job they learn from its row.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from redis.exceptions import ResponseError
 
-from app.live.events import MAX_EVENTS, Event, dump_event
+from app.live.events import MAX_EVENTS, Event, dump_event, lost_event
 from app.live.progress import TTL_S, Progress, dump_progress
 from app.live.totals import Tally, fields_of
 from app.log import get_log
@@ -35,6 +35,7 @@ class Outbox:
         self._redis = redis
         self._publish = redis.register_script(script_text("publish"))
         self._waiting: deque[Post] = deque(maxlen=_MAX_WAITING)
+        self._losses = self._told_losses = 0  # how often events were dropped; how much of that a mark has told
         self._writer: asyncio.Task[None] | None = None  # shared by all posters, who must not wait for it
 
     def post(self, event: Event | None = None, tally: Tally | None = None) -> None:
@@ -43,7 +44,9 @@ class Outbox:
 
     def post_all(self, posts: Iterable[Post]) -> None:
         """Publish and count many, in order, soon."""
-        self._waiting.extend(posts)
+        fresh = list(posts)
+        self._losses += len(self._waiting) + len(fresh) > _MAX_WAITING
+        self._waiting.extend(fresh)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
 
@@ -60,18 +63,29 @@ class Outbox:
                 await self._write(batch)
             except OUTAGES as error:
                 log.warning("events_delayed", waiting=len(batch) + len(self._waiting), reason=str(error))
-                self._waiting.extendleft(reversed(batch[: _MAX_WAITING - len(self._waiting)]))
+                self._put_back(batch)
                 await asyncio.sleep(_PAUSE_S)
             except ResponseError as error:  # something that is not ours stands under our keys, perhaps
                 if is_wrong_type(error) and await mend(self._redis, ()):
-                    self._waiting.extendleft(reversed(batch[: _MAX_WAITING - len(self._waiting)]))
+                    self._put_back(batch)
                 else:
+                    self._losses += 1
                     log.error("events_lost", count=len(batch), reason=str(error))
+
+    def _put_back(self, batch: list[Post]) -> None:
+        """Let posts wait again, the youngest of them where there is no room for all."""
+        room = _MAX_WAITING - len(self._waiting)
+        self._losses += room < len(batch)
+        self._waiting.extendleft(reversed(batch[len(batch) - min(room, len(batch)) :]))
 
     async def _write(self, batch: list[Post]) -> None:
         events = [event for event, _ in batch if event is not None]
+        losses = self._losses
+        if losses > self._told_losses:
+            events.insert(0, lost_event())
         dumped = [event if isinstance(event, bytes) else dump_event(event) for event in events]
         await self._publish(args=[MAX_EVENTS, *dumped])
+        self._told_losses = losses
         pipe = self._redis.pipeline(transaction=False)
         for event in events:
             if isinstance(event, Event) and event.type == "task.progress":

@@ -6,8 +6,13 @@ from datetime import datetime
 import orjson
 
 from app.clock import iso, to_ms, utc_now
+from app.live.events import worker_event
+from app.live.outbox import Outbox
+from app.log import get_log
 from app.queue import keys
 from app.queue.connect import Redis
+
+log = get_log()
 
 ALIVE_S = 15  # without a heartbeat for longer, a worker counts as gone
 
@@ -36,7 +41,6 @@ async def beat(redis: Redis, heartbeat: Heartbeat) -> None:
     pipe = redis.pipeline(transaction=False)
     pipe.set(keys.worker(heartbeat.id), orjson.dumps(value), ex=ALIVE_S)
     pipe.zadd(keys.WORKERS, {heartbeat.id: to_ms(heartbeat.last_heartbeat)})
-    pipe.zremrangebyscore(keys.WORKERS, "-inf", to_ms(utc_now()) - 1000 * ALIVE_S)
     await pipe.execute()
 
 
@@ -48,12 +52,27 @@ async def leave(redis: Redis, worker_id: str) -> None:
     await pipe.execute()
 
 
+async def tell_of_lost(redis: Redis, outbox: Outbox) -> None:
+    """Take workers that fell silent off the list, and tell of each: whoever takes it off, and nobody else."""
+    for worker_id in await _silent_workers(redis):
+        if await redis.zrem(keys.WORKERS, worker_id):
+            log.warning("worker_lost", worker_id=worker_id)
+            outbox.post(worker_event("worker.lost", worker_id))
+
+
 async def alive_workers(redis: Redis) -> list[Heartbeat]:
     """Return the workers that were heard of lately, by id."""
     ids = sorted(raw.decode(errors="replace") for raw in await redis.zrange(keys.WORKERS, 0, -1))
     found = await redis.mget([keys.worker(worker_id) for worker_id in ids]) if ids else []
     beats = [_heartbeat(raw) for raw in found if raw is not None]
     return [beat for beat in beats if beat is not None]
+
+
+async def _silent_workers(redis: Redis) -> list[str]:
+    too_old = to_ms(utc_now()) - 1000 * ALIVE_S
+    ids = [raw.decode(errors="replace") for raw in await redis.zrangebyscore(keys.WORKERS, "-inf", too_old)]
+    beats = await redis.mget([keys.worker(worker_id) for worker_id in ids]) if ids else []
+    return [worker_id for worker_id, beat in zip(ids, beats, strict=True) if beat is None]
 
 
 def _heartbeat(raw: bytes) -> Heartbeat | None:

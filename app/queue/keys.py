@@ -11,7 +11,9 @@ BELL = "jobs:bell:"  # + queue → list that idle workers block on
 PROGRESS = "jobs:progress:"  # + id → last progress as JSON
 CACHE = "jobs:cache:"  # + name → what can be computed again; nothing else may begin like this
 WORKER = "jobs:worker:"  # + worker id → heartbeat as JSON
-RATE = "jobs:rate:"  # + caller → when what it has taken of its rate is paid, µs of Redis time; fades then
+RATE = (
+    "jobs:rate:"  # + caller, or login:digest → when what it has taken of its rate is paid, µs of Redis time; fades then
+)
 ASIDE = "jobs:aside:"  # + key → what stood there and was of no use; nobody reads it, and it fades
 
 LEASES = "arq:leases"  # sorted set: id → deadline in ms of Redis time

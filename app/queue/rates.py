@@ -31,7 +31,10 @@ class Rates:
         self._rate = (rate.burst, rate.every_s * 1e6)
 
     async def take(self, asked: Sequence[tuple[str, int]]) -> list[Taken]:
-        """Take units for callers, each with its cost, in one call; what cannot be had is not taken."""
+        """Take units for callers, each with its cost, in one call; what cannot be had is not taken.
+
+        A cost below zero gives units back.
+        """
         found = await self._script(args=[*self._rate, *(part for one in asked for part in one)])
         return [
             Taken(wait_s=wait / 1e6, paid_in_s=paid / 1e6) for wait, paid in zip(found[0::2], found[1::2], strict=True)

@@ -21,6 +21,7 @@ async def test_a_key_sent_ten_times_to_two_processes_makes_one_task(settings: Se
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(1800)
 @pytest.mark.databases("sqlite", "postgresql")
 async def test_a_thousand_keys_sent_ten_times_to_two_processes_make_a_thousand_tasks(settings: Settings) -> None:
     await send_many(settings, keys=1000)
@@ -31,7 +32,8 @@ async def send_many(settings: Settings, *, keys: int) -> None:
         ports = [free_port(), free_port()]
         for port in ports:
             stack.enter_context(process(settings.model_copy(update={"port": port}), "app", "serve"))
-        async with aiohttp.ClientSession(headers=HEADERS) as session:
+        patience = aiohttp.ClientTimeout(total=None, sock_read=120)  # most of them wait here for a connection
+        async with aiohttp.ClientSession(headers=HEADERS, timeout=patience) as session:
             for port in ports:
                 await eventually(lambda port=port: is_ready(session, port), within=90)  # type: ignore[misc]
 

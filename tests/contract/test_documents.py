@@ -18,7 +18,7 @@ import pytest
 from app.api.news import MESSAGE_TYPES, news_of
 from app.api.server import PREFIXES
 from app.jobs.catalogue import load_catalogue
-from app.live.events import Position, queue_event
+from app.live.events import Position, queue_event, worker_event
 from app.settings import Settings
 from tests.integration.test_api_stream import progress_of
 from tests.support.api import ADA_KEY, ApiUnderTest, running_api
@@ -131,6 +131,7 @@ async def test_what_is_sent_is_what_the_asyncapi_document_promises(api: ApiUnder
     told = {
         "TaskProgress": news_of(progress_of("j", 5.0), Position(entry="1-1", epoch=2)),
         "QueuePaused": news_of(queue_event("queue.paused", "ari"), Position(entry="1-1", epoch=2)),
+        "WorkerLost": news_of(worker_event("worker.lost", "here:1:abc"), Position(entry="1-1", epoch=2)),
     }
     task = (await api.ask("POST", "/api/tasks/system/echo", json={"parameters": {}})).json
     async with api.client.ws_connect(

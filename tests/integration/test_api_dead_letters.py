@@ -1,5 +1,6 @@
 """Dead letters over HTTP: what failed, why, and what became of it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from app.api import dead_letters as dead_letter_routes
+from app.api import tasks
 from app.clock import utc_now
 from app.history.retention import delete_ended
 from app.history.tables import discards, jobs
@@ -109,6 +112,28 @@ async def test_it_is_not_replayed_while_a_replay_lives(api: ApiUnderTest) -> Non
 
     assert answer.status == 409
     assert again in answer.json["detail"]
+
+
+async def test_of_two_who_replay_it_at_once_one_does_and_the_other_is_told(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = await fail(api)
+    both_have_looked = asyncio.Barrier(2)
+    replayed = tasks.replay
+
+    async def replay_together(*args: Any, **options: Any) -> Any:
+        await both_have_looked.wait()
+        return await replayed(*args, **options)
+
+    monkeypatch.setattr(dead_letter_routes, "replay", replay_together)
+
+    answers = await asyncio.gather(*(api.ask("POST", f"{LETTERS}/{failed}/replay") for _ in range(2)))
+
+    winner, loser = sorted(answers, key=lambda answer: answer.status)
+    (letter,) = (await api.ask("GET", LETTERS)).json["dead_letters"]
+    assert (winner.status, loser.status) == (202, 409)
+    assert letter["replays"] == [winner.json["task_id"]]
+    assert winner.json["task_id"] in loser.json["detail"]
 
 
 async def test_what_was_given_up_is_discarded_for_good(api: ApiUnderTest) -> None:

@@ -15,12 +15,16 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from redis.exceptions import ConnectionError as RedisConnectionError
 
+from app.api import throttle
 from app.api.browsers import COOKIE, CSRF_HEADER
 from app.credentials.secret import open_secret
 from app.credentials.tokens import ISSUER
 from app.credentials.users import set_access, set_password
 from app.errors import Misconfigured
+from app.queue import keys
+from app.queue.rates import Rates
 from app.settings import Settings
 from tests.support.api import ADA_KEY, BOB_KEY, ApiUnderTest, api_settings, running_api
 from tests.support.credentials import PASSWORD, add_user, ask_as, browser, key_of, log_in, token_of
@@ -101,6 +105,39 @@ async def test_after_some_failures_a_name_waits_from_this_address_and_others_do_
     assert (right.status, right.json["code"]) == (429, "too_many_tries")
     assert 0 < int(right.headers["Retry-After"]) <= 30
     assert other.status == 200
+
+
+async def test_two_processes_count_failures_together_and_each_alone_while_redis_is_out(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "_REDIS_S", 5.0)  # a machine that is slow today is no Redis that is out
+    async with running_api(settings) as api, running_api(settings) as other:
+        await add_user(api, "eve")
+        together = [(await log_in(one, "eve", "wrong")).status for one in (api, other) * 3]
+        monkeypatch.setattr(Rates, "take", refuse_connection)
+        alone = [(await log_in(api, "eve", "wrong")).status for _ in range(6)]
+
+    assert together == alone == [401] * 5 + [429]
+
+
+async def test_a_login_gives_back_what_failures_took_and_leaves_no_name_in_redis(api: ApiUnderTest) -> None:
+    await add_user(api, "eve")
+    for _ in range(3):
+        answers = [(await log_in(api, "eve", "wrong")).status for _ in range(4)]
+        answers.append((await log_in(api, "eve")).status)
+        assert answers == [401] * 4 + [200]
+
+    kept = [key async for key in api.house.redis.scan_iter(f"{keys.RATE}*")]
+    await log_in(api, "hunter2", "wrong")
+    after = [key async for key in api.house.redis.scan_iter(f"{keys.RATE}*")]
+
+    assert len(kept) == 2, "the address and the name, each with what failed; the pair is forgiven"
+    assert len(after) == 4
+    assert not any(b"eve" in key or b"hunter2" in key for key in after)
+
+
+async def refuse_connection(*_: object) -> Any:
+    raise RedisConnectionError("gone")
 
 
 @pytest.mark.parametrize("change", ["disable", "password"])

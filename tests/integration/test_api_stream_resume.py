@@ -3,20 +3,25 @@
 import asyncio
 import random
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 
+from app.api import hub, watch
 from app.api.hub import EVERYBODY
 from app.api.links import SEND_S
 from app.api.resources import HUB, LINKS
 from app.jobs.status import Status
+from app.live import outbox
 from app.live.events import ending_of
+from app.live.workers import beat, tell_of_lost
 from app.queue import keys
 from app.settings import Settings
 from tests.conftest import ADMIN_KEY
@@ -25,6 +30,8 @@ from tests.support import house
 from tests.support.api import ADA_KEY, BOB_KEY, ApiUnderTest, running_api
 from tests.support.credentials import key_of
 from tests.support.waiting import eventually
+from tests.support.workers import heartbeat
+from workers.pulse import Pulse
 
 pytestmark = pytest.mark.databases("sqlite")  # what is resumed is in Redis
 
@@ -258,6 +265,92 @@ async def test_a_list_hears_of_an_end_whose_event_was_lost(api: ApiUnderTest, mo
     assert [message["type"] for message in heard] == ["task.submitted", "task.started", "task.completed"]
 
 
+async def test_a_list_hears_of_a_job_whose_every_event_was_lost(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_ON_ITS_WAY", timedelta())
+    async with aclosing(by_socket(api, LIST)) as stream:  # type: ignore[type-var]
+        await first_of(stream, 1)
+        with monkeypatch.context() as silence:
+            silence.setattr(api.house.outbox, "post_all", lambda _: None)
+            lost = await house.start_one(api.house)
+            await house.settle(api.house, lost)
+        (ended,) = await first_of(stream, 1)
+        heard = await house.start_one(api.house)
+        after = await first_of(stream, 2)
+
+    assert (ended["type"], ended["data"]["task_id"]) == ("task.completed", lost.id)
+    assert [message["data"]["task_id"] for message in after] == [heard.id, heard.id]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_follows_hears_of_a_gap_where_a_process_had_to_drop_events(
+    api: ApiUnderTest, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = await house.submit(api.house)
+    async with aclosing(way(api, LIST)) as stream:  # type: ignore[type-var]
+        (opened,) = await first_of(stream, 1)
+        monkeypatch.setattr(outbox, "_MAX_WAITING", 3)
+        api.house.outbox._waiting = deque(maxlen=3)
+        api.house.outbox.post_all((progress_of(job.id, percent), None) for percent in (1.0, 2.0, 3.0, 4.0))
+        heard = await first_of(stream, 3)
+    async with aclosing(way(api, LIST, opened["id"])) as stream:  # type: ignore[type-var]
+        later = await first_of(stream, 2)
+
+    assert [message["type"] for message in heard] == ["stream.gap", "stream.opened", "task.progress"]
+    assert [message["type"] for message in later] == ["stream.gap", "stream.opened"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_followers_hear_of_workers_that_come_and_go(api: ApiUnderTest, way: Way) -> None:
+    dead, redis = heartbeat("w-dead"), api.house.redis
+    pulse = Pulse(redis, api.house.outbox, "w-well", lambda *_: heartbeat("w-well"))
+    async with aclosing(way(api, LIST)) as stream:  # type: ignore[type-var]
+        await first_of(stream, 1)
+        await beat(redis, replace(dead, last_heartbeat=dead.last_heartbeat - timedelta(minutes=1)))
+        await redis.delete(keys.worker(dead.id))
+        beating = asyncio.create_task(pulse.run())
+        heard = await first_of(stream, 2)
+        beating.cancel()
+        await pulse.stop()
+        heard += await first_of(stream, 1)
+
+    told = [(message["type"], message["data"]) for message in heard]
+    assert sorted(told[:2], key=str) == [
+        ("worker.lost", {"worker_id": "w-dead"}),
+        ("worker.started", {"worker_id": "w-well"}),
+    ]
+    assert told[2:] == [("worker.stopped", {"worker_id": "w-well"})]
+
+
+async def test_the_last_worker_that_dies_is_told_of_by_the_api(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_EVERY_S", 0.05)
+    async with running_api(settings) as api, aclosing(by_socket(api, LIST)) as stream:  # type: ignore[type-var]
+        await first_of(stream, 1)
+        dead = heartbeat("w-dead")
+        await beat(api.house.redis, replace(dead, last_heartbeat=dead.last_heartbeat - timedelta(minutes=1)))
+        await api.house.redis.delete(keys.worker(dead.id))
+        (lost,) = await first_of(stream, 1)
+
+    assert (lost["type"], lost["data"]) == ("worker.lost", {"worker_id": "w-dead"})
+
+
+async def test_a_worker_that_died_is_told_of_once_however_many_watch(api: ApiUnderTest) -> None:
+    dead, redis = heartbeat("w-dead"), api.house.redis
+    async with aclosing(by_socket(api, LIST)) as stream:  # type: ignore[type-var]
+        await first_of(stream, 1)
+        await beat(redis, replace(dead, last_heartbeat=dead.last_heartbeat - timedelta(minutes=1)))
+        await tell_of_lost(redis, api.house.outbox)  # its heartbeat is still there
+        await redis.delete(keys.worker(dead.id))
+        await asyncio.gather(*(tell_of_lost(redis, api.house.outbox) for _ in range(5)))
+        await house.submit(api.house)
+        heard = await first_of(stream, 2)
+
+    assert [message["type"] for message in heard] == ["worker.lost", "task.submitted"]
+
+
 async def test_a_resume_after_the_end_was_lost_tells_the_end(
     api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +556,18 @@ async def test_server_sent_events_end_when_their_key_is_revoked(api: ApiUnderTes
         (closed,) = [message async for message in stream]
 
     assert closed["data"]["code"] == 4401
+
+
+async def test_a_page_of_another_origin_opens_no_server_sent_events(api: ApiUnderTest) -> None:
+    session = await api.ask("POST", "/api/auth/session", key=ADA_KEY)
+    cookie = {"Cookie": session.headers["Set-Cookie"].partition(";")[0], "Accept": "text/event-stream"}
+    assert api.client._base_url is not None
+    answered = {}
+    for origin in ("https://evil.example", "null", str(api.client._base_url)):
+        async with api.client.get(LIST, headers=cookie | {"Origin": origin}) as answer:
+            answered[origin] = answer.status
+
+    assert list(answered.values()) == [403, 403, 200]
 
 
 async def test_a_ticket_opens_one_stream_of_server_sent_events(api: ApiUnderTest) -> None:

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from tests.model.guards import GUARDS
+from tests.model.guards_api import API_GUARDS
 from tests.model.mutation import is_green, is_killed
 from tests.model.worker_guards import WORKER_GUARDS
 
@@ -18,7 +19,8 @@ def main(
 ) -> None:
     """Try every guard's test without the guard; leave with 1 if a guard could go unnoticed."""
     console = Console()
-    chosen = [guard for guard in (*GUARDS, *WORKER_GUARDS) if not words or any(word in guard.guard for word in words)]
+    every = (*GUARDS, *WORKER_GUARDS, *API_GUARDS)
+    chosen = [guard for guard in every if not words or any(word in guard.guard for word in words)]
     tests = sorted({guard.test for guard in chosen})
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         red = [test for test, is_fine in zip(tests, pool.map(is_green, tests), strict=True) if not is_fine]

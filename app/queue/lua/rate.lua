@@ -1,7 +1,8 @@
 -- Take units of callers' rates (the generic cell rate algorithm): one number a caller, when its debt will be paid.
 -- ARGV: burst, interval in µs of one unit, then per request: caller, cost in units
 -- Returns, per request: {µs to wait until it may be taken, 0 if it was taken; µs until the whole debt is paid}
--- A cost beyond the burst waits for a full burst, and leaves a debt. A key fades once its debt is paid.
+-- A cost beyond the burst waits for a full burst, and leaves a debt; one below zero gives back.
+-- A key fades once its debt is paid.
 -- Atomic for the batch. Cost: O(1) a request.
 local burst, interval = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
@@ -19,8 +20,12 @@ for at = 3, #ARGV, 2 do
   local paid = paid_at(key)
   local wait = paid + (math.min(cost, burst) - burst) * interval - now
   if wait <= 0 then
-    paid = paid + cost * interval
-    redis.call('SET', key, exact(paid), 'PX', exact(math.ceil((paid - now) / 1000) + 1))
+    paid = math.max(now, paid + cost * interval)
+    if paid > now then
+      redis.call('SET', key, exact(paid), 'PX', exact(math.ceil((paid - now) / 1000) + 1))
+    else
+      redis.call('DEL', key)
+    end
   end
   answers[#answers + 1] = math.max(0, math.ceil(wait))
   answers[#answers + 1] = math.ceil(paid - now)
