@@ -6,13 +6,14 @@ from time import monotonic
 
 import psutil
 
+from app.interpreter import give_back_memory
 from app.live.workers import Heartbeat, beat, leave
 from app.log import get_log
 from app.queue.connect import OUTAGES, Redis
 
 log = get_log()
 
-_BEAT_S = 3.0
+BEAT_S = 4.0
 _SAMPLE_S = 0.25  # a loop that is held up for longer than this between two beats shows in the next one
 
 
@@ -25,10 +26,14 @@ class Pulse:
         self._describe = describe
 
     async def run(self) -> None:
-        """Beat for ever. Raises when Redis does not answer."""
-        process, lag_s = psutil.Process(), 0.0
+        """Beat for ever, and give back what work has left once a beat finds none. Raises when Redis does not answer."""
+        process, lag_s, tidied = psutil.Process(), 0.0, 0
         while True:
-            await beat(self._redis, self._describe(process.memory_info().rss, lag_s))
+            said = self._describe(process.memory_info().rss, lag_s)
+            await beat(self._redis, said)
+            if not said.running and said.processed != tidied:
+                give_back_memory()
+                tidied = said.processed
             lag_s = await _worst_lag_s()
 
     async def stop(self) -> None:
@@ -41,7 +46,7 @@ class Pulse:
 
 async def _worst_lag_s() -> float:
     """Watch the event loop until the next beat; return by how much it was late at the worst."""
-    until, worst_s = monotonic() + _BEAT_S, 0.0
+    until, worst_s = monotonic() + BEAT_S, 0.0
     while (before := monotonic()) < until:
         await asyncio.sleep(_SAMPLE_S)
         worst_s = max(worst_s, monotonic() - before - _SAMPLE_S)

@@ -36,7 +36,6 @@ async def beat(redis: Redis, heartbeat: Heartbeat) -> None:
     pipe = redis.pipeline(transaction=False)
     pipe.set(keys.worker(heartbeat.id), orjson.dumps(value), ex=ALIVE_S)
     pipe.zadd(keys.WORKERS, {heartbeat.id: to_ms(heartbeat.last_heartbeat)})
-    pipe.zremrangebyscore(keys.WORKERS, "-inf", to_ms(utc_now()) - 1000 * ALIVE_S)
     await pipe.execute()
 
 
@@ -49,8 +48,12 @@ async def leave(redis: Redis, worker_id: str) -> None:
 
 
 async def alive_workers(redis: Redis) -> list[Heartbeat]:
-    """Return the workers that were heard of lately, by id."""
-    ids = sorted(raw.decode(errors="replace") for raw in await redis.zrange(keys.WORKERS, 0, -1))
+    """Return the workers that were heard of lately, by id, and forget the others."""
+    pipe = redis.pipeline(transaction=False)
+    pipe.zremrangebyscore(keys.WORKERS, "-inf", to_ms(utc_now()) - 1000 * ALIVE_S)
+    pipe.zrange(keys.WORKERS, 0, -1)
+    _, listed = await pipe.execute()
+    ids = sorted(raw.decode(errors="replace") for raw in listed)
     found = await redis.mget([keys.worker(worker_id) for worker_id in ids]) if ids else []
     beats = [_heartbeat(raw) for raw in found if raw is not None]
     return [beat for beat in beats if beat is not None]
