@@ -344,7 +344,7 @@ def _set_pragmas(connection: Any, _record: object) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         "busy_timeout=10000",
-        "cache_size=-8192",  # KiB, of each connection: the file is in the machine's memory anyway
+        "cache_size=-2048",  # KiB, of each connection: the file is in the machine's memory anyway
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}").close()

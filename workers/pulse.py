@@ -6,6 +6,7 @@ from time import monotonic
 
 import psutil
 
+from app.interpreter import give_back_memory
 from app.live.events import worker_event
 from app.live.outbox import Outbox
 from app.live.workers import Heartbeat, beat, leave, tell_of_lost
@@ -14,7 +15,7 @@ from app.queue.connect import OUTAGES, Redis
 
 log = get_log()
 
-_BEAT_S = 3.0
+BEAT_S = 4.0
 _SAMPLE_S = 0.25  # a loop that is held up for longer than this between two beats shows in the next one
 
 
@@ -31,14 +32,21 @@ class Pulse:
         self._was_told = False
 
     async def run(self) -> None:
-        """Beat for ever, and look after the other workers. Raises when Redis does not answer."""
-        process, lag_s = psutil.Process(), 0.0
+        """Beat for ever, look after the other workers, and give back what work has left once a beat finds none.
+
+        Raises when Redis does not answer.
+        """
+        process, lag_s, tidied = psutil.Process(), 0.0, 0
         while True:
-            await beat(self._redis, self._describe(process.memory_info().rss, lag_s))
+            said = self._describe(process.memory_info().rss, lag_s)
+            await beat(self._redis, said)
             if not self._was_told:
                 self._was_told = True
                 self._outbox.post(worker_event("worker.started", self._worker_id))
             await tell_of_lost(self._redis, self._outbox)
+            if not said.running and said.processed != tidied:
+                give_back_memory()
+                tidied = said.processed
             lag_s = await _worst_lag_s()
 
     async def stop(self) -> None:
@@ -52,7 +60,7 @@ class Pulse:
 
 async def _worst_lag_s() -> float:
     """Watch the event loop until the next beat; return by how much it was late at the worst."""
-    until, worst_s = monotonic() + _BEAT_S, 0.0
+    until, worst_s = monotonic() + BEAT_S, 0.0
     while (before := monotonic()) < until:
         await asyncio.sleep(_SAMPLE_S)
         worst_s = max(worst_s, monotonic() - before - _SAMPLE_S)

@@ -35,16 +35,19 @@ class Sweep:
         self._house = house
         self._epochs = Epochs(house.redis, lease=timedelta(seconds=house.settings.lease_s))
         self._walked_at = -_WALK_PAUSE_S
+        self._had_turn = False  # when it last looked
 
     async def run(self) -> None:
         """Look for ever, whenever the turn is this worker's. Raises when a store does not answer.
 
         Raises Misconfigured, whosever turn it is, when Redis is not this installation's any more.
         """
+        run_id: str | None = None
         while True:
-            mark, counter = await self._read_epoch()
+            mark, counter = await self._read_epoch(run_id)
             if await self._has_turn():
                 await self._look(mark, counter)
+            run_id = mark.server_run_id if run_id is None else None  # asked at every other look: INFO is long
             await asyncio.sleep(_LOOK_S)
 
     async def walk(self) -> int:
@@ -124,17 +127,20 @@ class Sweep:
         for name in told ^ wanted.keys():
             await self._house.queue.pause(name, is_paused=name in wanted)
 
-    async def _read_epoch(self) -> tuple[Mark, int]:
+    async def _read_epoch(self, server_run_id: str | None = None) -> tuple[Mark, int]:
         epoch = await read_epoch(self._house.database)
-        return await self._epochs.read(epoch.installation), epoch.counter
+        return await self._epochs.read(epoch.installation, server_run_id=server_run_id), epoch.counter
 
     async def _has_turn(self) -> bool:
+        """Take, or renew, the lock: by one command while this worker holds it."""
         redis = self._house.redis
-        holder = await redis.get(keys.SWEEPER)
+        holder = await (redis.getex(keys.SWEEPER, ex=_LOCK_S) if self._had_turn else redis.get(keys.SWEEPER))
         if holder is None:
-            return bool(await redis.set(keys.SWEEPER, self._worker_id, nx=True, ex=_LOCK_S))
-        if holder != self._worker_id.encode():
+            self._had_turn = bool(await redis.set(keys.SWEEPER, self._worker_id, nx=True, ex=_LOCK_S))
+        elif holder == self._worker_id.encode():
+            self._had_turn = self._had_turn or bool(await redis.expire(keys.SWEEPER, _LOCK_S))
+        else:
+            self._had_turn = False
             if await redis.ttl(keys.SWEEPER) == -1:  # none of us leaves a lock that never ends
                 await redis.expire(keys.SWEEPER, _LOCK_S)
-            return False
-        return bool(await redis.expire(keys.SWEEPER, _LOCK_S))
+        return self._had_turn

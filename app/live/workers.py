@@ -61,8 +61,12 @@ async def tell_of_lost(redis: Redis, outbox: Outbox) -> None:
 
 
 async def alive_workers(redis: Redis) -> list[Heartbeat]:
-    """Return the workers that were heard of lately, by id."""
-    ids = sorted(raw.decode(errors="replace") for raw in await redis.zrange(keys.WORKERS, 0, -1))
+    """Return the workers that were heard of lately, by id, and forget the others."""
+    pipe = redis.pipeline(transaction=False)
+    pipe.zremrangebyscore(keys.WORKERS, "-inf", to_ms(utc_now()) - 1000 * ALIVE_S)
+    pipe.zrange(keys.WORKERS, 0, -1)
+    _, listed = await pipe.execute()
+    ids = sorted(raw.decode(errors="replace") for raw in listed)
     found = await redis.mget([keys.worker(worker_id) for worker_id in ids]) if ids else []
     beats = [_heartbeat(raw) for raw in found if raw is not None]
     return [beat for beat in beats if beat is not None]

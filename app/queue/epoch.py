@@ -42,9 +42,12 @@ class Epochs:
         self._begin = redis.register_script(script_text("epoch_begin"))
         self._end = redis.register_script(script_text("epoch_end"))
 
-    async def read(self, installation: str) -> Mark:
-        """Return how Redis stands; raise Misconfigured if it belongs to another installation."""
-        mark = await self._read()
+    async def read(self, installation: str, *, server_run_id: str | None = None) -> Mark:
+        """Return how Redis stands; raise Misconfigured if it belongs to another installation.
+
+        The server is asked for its run, unless the caller knows it from a moment ago.
+        """
+        mark = await self._read(server_run_id)
         if mark.installation not in (None, installation):
             raise Misconfigured(
                 f"The Redis at REDIS_URL belongs to another installation ({mark.installation}); that of the database "
@@ -61,13 +64,13 @@ class Epochs:
         """End a walk; return False if it was not the current one any more."""
         return bool(await self._end(args=[walk, run_id]))
 
-    async def _read(self) -> Mark:
+    async def _read(self, server_run_id: str | None) -> Mark:
         found = await self._fields()
         return Mark(
             installation=_installation(found.get(b"installation", b"")),
             counter=_number(found.get(b"counter", b"")),
             run_id=found.get(b"run_id", b"").decode(errors="replace") or None,
-            server_run_id=await self._run_id(),
+            server_run_id=server_run_id or await self._run_id(),
         )
 
     async def _fields(self) -> dict[bytes, bytes]:

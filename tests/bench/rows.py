@@ -158,8 +158,9 @@ def memory(stage: Stage, size: Size) -> Iterator[Figure]:
     """Bytes a waiting job takes in Redis, and a worker's memory."""
     seen = in_turns(1, ours=lambda: stage.run("memory", jobs=size.memory))["ours"]
     yield seen["redis_bytes_job"].figure("Redis bytes a waiting job", "B", most=450)
-    yield seen["rss_mb"].figure(f"RSS of a process after {size.memory:,} jobs", "MB", most=90)
+    yield seen["rss_mb"].figure(f"RSS of a worker after {size.memory:,} jobs", "MB", most=90)
     yield seen["grown_mb"].figure("of that, grown in the second half", "MB", most=2)
+    yield seen["rss_at_work_mb"].figure("the most it held while at work", "MB")
 
 
 def followers(stage: Stage, size: Size) -> Iterator[Figure]:

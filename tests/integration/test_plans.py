@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from app.clock import utc_now
 from app.database import Database
 from app.history.dead_letters import DeadLetterFilter, dead_letters
 from app.history.figures import Stretch, count_by_queue, count_submitters, long_running
 from app.history.reader import COUNTED, JobFilter, LiveJob, Reader
-from app.history.retention import count_ended
+from app.history.retention import count_ended, delete_ended
+from app.history.rows import NewJob
+from app.history.writer import Started, StartRequest, Writer
 from app.jobs.status import Status
+from tests.support.house import ending, new_job
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STRETCH = Stretch(since=NOON, until=NOON + timedelta(minutes=5))
@@ -31,6 +35,10 @@ def letters(database: Database, **wanted: Any) -> Awaitable[object]:
     return dead_letters(database, DeadLetterFilter(jobs=JobFilter(origin="all", **wanted)), now=NOON, limit=10)
 
 
+async def retire(database: Database) -> list[int]:
+    return [count async for count in delete_ended(database, Status.COMPLETED, NOON)]
+
+
 def page(index: str, **wanted: Any) -> tuple[str, Question]:
     return index, lambda database: Reader(database).page(JobFilter(**wanted))
 
@@ -39,6 +47,7 @@ def status(*statuses: Status) -> dict[str, Any]:
     return {"statuses": frozenset(statuses)}
 
 
+BY_KEY, OF_WHAT_RUNS = "Index Cond: (task_id = ", "Index Cond: (status = 'running'"  # in PostgreSQL's words
 RANGE = {"created_after": NOON, "created_before": NOON + timedelta(days=1)}
 
 LISTS: dict[str, tuple[str, Question]] = {
@@ -70,6 +79,7 @@ POINTED: dict[str, tuple[str, Question]] = {
     "what runs for long": ("live", lambda database: long_running(database, NOON, longer_than=timedelta(hours=1))),
     "what ended lately": ("ended", lambda database: count_by_queue(database, STRETCH)),
     "who submitted lately": ("age", lambda database: count_submitters(database, STRETCH)),
+    "what retention deletes": ("ended", retire),
     "what retention counts": ("ended", lambda database: count_ended(database, Status.COMPLETED, NOON)),
     "last ticks": ("tick", lambda database: Reader(database).last_ticks()),
 }
@@ -89,6 +99,28 @@ async def test_every_other_question_is_read_from_its_index(database: Database) -
     assert scans == {}
     if database.dialect == "sqlite":  # without statistics PostgreSQL chooses among equals as it likes
         assert {name: index for name, (index, _) in POINTED.items() if f"_{index}" not in plans[name][0]} == {}
+
+
+@pytest.mark.databases("postgresql")  # SQLite's are in test_writer.py
+async def test_start_reads_by_key_and_settle_no_more_than_what_runs_on_postgresql(database: Database) -> None:
+    writer, waiting = Writer(database), [new_job() for _ in range(12_000)]
+    await writer.accept(waiting)
+    started = await start(writer, waiting[:400])
+    async with database.standalone() as connection:
+        await connection.execute(sa.text("ANALYZE background_tasks"))
+
+    starts = await plans_of(database, lambda _: start(writer, waiting[400:600]))
+    ends = await plans_of(database, lambda _: writer.settle_all([ending(job) for job in started[:200]]))
+
+    assert starts
+    assert ends
+    assert [plan for plan in starts if BY_KEY not in plan or is_scan(plan)] == []
+    assert [plan for plan in ends if not (BY_KEY in plan or OF_WHAT_RUNS in plan) or is_scan(plan)] == []
+
+
+def start(writer: Writer, waiting: list[NewJob]) -> Awaitable[list[Started]]:
+    requests = [StartRequest(id=job.id, claim="mine", dead=None) for job in waiting]
+    return writer.start(requests, worker_id="w", now=utc_now())
 
 
 def is_sorted(plan: str) -> bool:

@@ -1,7 +1,9 @@
 """The worker on a real Redis and a real database, with job types that the tests make up."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -44,6 +46,26 @@ pytestmark = pytest.mark.databases("sqlite", "postgresql")
 async def house(settings: Settings) -> AsyncIterator[Installation]:
     async with open_installation(settings, catalogue_of(JOB, SOUTH, SHORT)) as installation:
         yield installation
+
+
+@pytest.mark.databases("sqlite")
+async def test_what_a_job_was_given_is_gone_with_it_and_not_left_to_the_garbage_collector(house: Installation) -> None:
+    given: list[weakref.ref[Context]] = []
+
+    async def note(ctx: Context, _params: Anything) -> Something:
+        given.append(weakref.ref(ctx))
+        await ctx.progress(50, "half")
+        return Something()
+
+    await submit(house, JOB)
+    gc.disable()
+    try:
+        await drain(make_worker(house, {JOB.kind: note}, burst=True))
+        left = [context() for context in given]
+    finally:
+        gc.enable()
+
+    assert left == [None]
 
 
 async def test_jobs_start_by_priority_then_in_the_order_they_came_across_queues(house: Installation) -> None:

@@ -17,8 +17,8 @@ local function where_it_runs(id)  -- for a lease whose claim nobody can read
   end
 end
 
--- Jobs whose worker went silent go back to their place. Their claim stays: the next claimer reports it as dead.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do
+-- A job whose worker went silent goes back to its place. Its claim stays: the next claimer reports it as dead.
+local function rescue(id)
   local queue_key = claim_of(id) or where_it_runs(id)
   redis.call('ZREM', LEASES, id)
   redis.call('DEL', HOLDER .. id)
@@ -32,21 +32,37 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0,
   end
 end
 
+local first = redis.call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
+if first[2] and tonumber(first[2]) <= now then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do rescue(id) end
+  first = redis.call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
+end
+
+local busy = redis.call('SMEMBERS', BUSY)
 if search then  -- a stock arq client fills a sorted set and knows nothing of the rest
+  local known, unknown = {}, {}
+  for _, queue_key in ipairs(busy) do known[queue_key] = true end
   for name in pairs(served) do
-    local queue_keys = {}
-    for priority = 1, 10 do queue_keys[priority] = QUEUE .. name .. ':' .. priority end
-    if redis.call('EXISTS', unpack(queue_keys)) > 0 then  -- one command while all is idle
-      for _, queue_key in ipairs(queue_keys) do
-        if redis.call('EXISTS', queue_key) == 1 then redis.call('SADD', BUSY, queue_key) end
+    for priority = 1, 10 do
+      local queue_key = QUEUE .. name .. ':' .. priority
+      if not known[queue_key] then unknown[#unknown + 1] = queue_key end
+    end
+  end
+  if #unknown > 0 and redis.call('EXISTS', unpack(unknown)) > 0 then  -- one command while there is none
+    for _, queue_key in ipairs(unknown) do
+      if redis.call('EXISTS', queue_key) == 1 then
+        redis.call('SADD', BUSY, queue_key)
+        busy[#busy + 1] = queue_key
       end
     end
   end
 end
 
-for _, name in ipairs(redis.call('SMEMBERS', PAUSED)) do served[name] = nil end
+if #busy > 0 then
+  for _, name in ipairs(redis.call('SMEMBERS', PAUSED)) do served[name] = nil end
+end
 local levels = {}
-for _, queue_key in ipairs(redis.call('SMEMBERS', BUSY)) do
+for _, queue_key in ipairs(busy) do
   local name, priority = queue_of(queue_key)
   if not name then
     redis.call('SREM', BUSY, queue_key)  -- nobody of us wrote that
@@ -101,8 +117,9 @@ if want == 0 then
     for _, queue_key in ipairs(keys) do ring_bell(queue_name(queue_key)) end
   end
 end
-local first = redis.call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')  -- another worker's job may fall to this one then
-if first[2] then next_due = math.min(next_due or tonumber(first[2]), tonumber(first[2])) end
+if first[2] then  -- another worker's job may fall to this one then
+  next_due = math.min(next_due or tonumber(first[2]), tonumber(first[2]))
+end
 if next_due then out[2] = math.max(next_due - now, 0) end
 out[3] = more
 return out

@@ -77,7 +77,6 @@ end
 -- Every claim and renewal passes here, and a worker renews at least each third of a lease: a longer silence means
 -- that Redis was away, or that its time has jumped. Nobody could renew meanwhile, so nobody is dead.
 local function watch_clock(now, lease_ms)
-  local seen = tonumber(redis.call('GET', CLOCK) or '')
+  local seen = tonumber(redis.call('SET', CLOCK, exact(now), 'GET') or '')
   if not seen or math.abs(now - seen) > math.min(5000, lease_ms * 0.6) then give_grace(now, lease_ms) end
-  if not seen or math.abs(now - seen) > 100 then redis.call('SET', CLOCK, exact(now)) end
 end
