@@ -1,8 +1,8 @@
 """How many tasks of one caller may wait at a time."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from app.api.auth import Caller
 from app.errors import QuotaExceeded
@@ -22,10 +22,13 @@ class WaitingQuota:
         self._most = most  # 0 is no quota
         self._coming: Counter[str] = Counter()
 
-    async def check(self, caller: Caller, count: int) -> None:
-        """Raise QuotaExceeded if so many more tasks of a caller cannot wait, those that are being accepted included."""
-        if self._most == 0 or caller.is_admin:
-            return
+    def binds(self, caller: Caller) -> bool:
+        """Whether a caller has a quota at all."""
+        return self._most > 0 and not caller.is_admin
+
+    @asynccontextmanager
+    async def held(self, caller: Caller, count: int) -> AsyncIterator[None]:
+        """Hold room for so many more tasks while they are being accepted; raise QuotaExceeded where there is none."""
         owner = caller.user_id
         waiting = await self._reader.count_waiting(owner, at_most=self._most)
         if waiting + self._coming[owner] + count > self._most:
@@ -34,14 +37,10 @@ class WaitingQuota:
                 f"MAX_WAITING_PER_USER, {self._most:,}. Submit again once some have started.",
                 quota="MAX_WAITING_PER_USER",
             )
-
-    @contextmanager
-    def coming(self, caller: Caller, count: int) -> Iterator[None]:
-        """Count tasks as waiting while they are being accepted; enter this right after the check."""
-        self._coming[caller.user_id] += count
+        self._coming[owner] += count
         try:
             yield
         finally:
-            self._coming[caller.user_id] -= count
-            if self._coming[caller.user_id] <= 0:
-                del self._coming[caller.user_id]
+            self._coming[owner] -= count
+            if self._coming[owner] <= 0:
+                del self._coming[owner]
