@@ -307,14 +307,14 @@ class Lifecycle:
         """Ring jobs whose rows are committed, and tell of them; the ring goes on if Redis keeps it waiting."""
         failpoint("accepted", jobs=len(groups))
         accepted = groups[0] if len(groups) == 1 else [job for group in groups for job in group]
-        # Only looked at, never awaited: a caller that leaves does not take its ring along.
-        await asyncio.wait([self._rings.send(accepted)], timeout=_RING_WAIT_S)
-        failpoint("rung", jobs=len(groups))
-        moment = utc_now()
+        ringing, moment = self._rings.send(accepted), utc_now()
         for at in range(0, len(accepted), _EVENTS):
             if at:
                 await asyncio.sleep(0)
             self._outbox.post_all((submitted_event(job, moment), None) for job in accepted[at : at + _EVENTS])
+        # Only looked at, never awaited: a caller that leaves does not take its ring along.
+        await asyncio.wait([ringing], timeout=_RING_WAIT_S)
+        failpoint("rung", jobs=len(groups))
 
     def _ring_along(self, accepted: Sequence[NewJob]) -> None:
         """Ring what tells webhooks of an end that was just committed; nobody waits for that."""

@@ -120,9 +120,9 @@ class Endpoint:
             if self.is_audited or self._is_admin_act(call):
                 act = _act(self.operation_id, call, given.get("query"), result)
                 await record_act(call.installation.records, act)
-        if isinstance(answer, web.StreamResponse):
-            return answer
-        return json_response(answer, status=self.status, headers=call.headers)
+        if isinstance(answer, BaseModel):
+            return json_response(answer, status=self.status, headers=call.headers)
+        return answer
 
     def _is_admin_act(self, call: Call) -> bool:
         """Whether this is a change that only an administrator can make."""

@@ -118,18 +118,21 @@ def add_headers(*, limit: TimeLimit, origins: Collection[str]) -> Prepare:
     """
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
-        if (task := asyncio.current_task()) is not None:  # which a stream begins before its handler is done
-            limit.lift(task)
-        response.headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
-        response.headers.update(request.get(RATE, {}))
-        is_page = response.headers.get(hdrs.CONTENT_TYPE, "").startswith("text/html")
-        response.headers.update(_PAGE_SAFETY if is_page else _DATA_SAFETY)
-        response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-        if origins:
-            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        if not isinstance(response, web.Response) and (task := asyncio.current_task()) is not None:
+            limit.lift(task)  # a stream begins before its handler is done
+        headers = response.headers
+        headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
+        if RATE in request:
+            headers.update(request[RATE])
+        is_page = headers.get(hdrs.CONTENT_TYPE, "").startswith("text/html")
+        headers.update(_PAGE_SAFETY if is_page else _DATA_SAFETY)
+        headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        if not origins:
+            return
+        headers.add(hdrs.VARY, hdrs.ORIGIN)
         if origin := _allowed_origin(request, origins):
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
 
     return prepare
 
