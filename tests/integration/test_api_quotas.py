@@ -111,7 +111,7 @@ async def test_the_count_reads_an_index_of_what_waits_and_nothing_else(api: ApiU
         "before_cursor_execute",
         lambda connection, cursor, statement, values, *rest: seen.append((statement, values)),
     )
-    await api.house.reader.count_waiting("ada", at_most=3)
+    await api.house.reader.count_waiting(["ada"], at_most=3)
 
     count, values = next(found for found in seen if "count(" in found[0])
     async with api.house.database.read() as connection:
