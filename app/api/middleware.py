@@ -1,6 +1,5 @@
 """What surrounds every request: its id, its log line, its metrics, and the headers for browsers."""
 
-import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -11,7 +10,7 @@ from multidict import CIMultiDict
 
 from app.api.problems import answer_error
 from app.api.resources import METRICS, RATE, REQUEST_ID
-from app.api.time_limit import TimeLimit
+from app.api.time_limit import TimeLimit, TookTooLong
 from app.clock import new_id
 from app.errors import TimedOut
 from app.log import bind_request, get_log
@@ -62,29 +61,16 @@ def surround(*, limit: TimeLimit, origins: Collection[str]) -> Middleware:
             if origins and _is_preflight(request, origins):
                 response: web.StreamResponse = _answer_preflight()
             else:
-                response = await _in_time(request, handler, limit)
+                response = await limit.hold(handler(request))
+        except TookTooLong:
+            late = TimedOut(f"This took longer than the {limit.limit_s:g} s that a request may take.")
+            response = answer_error(late, request)
         except Exception as error:  # the last stop: whatever this is, the client gets an answer and the log the cause
             response = answer_error(error, request)
         _note(request, response, time.perf_counter() - started)
         return response
 
     return answer
-
-
-async def _in_time(request: web.Request, handler: Handler, limit: TimeLimit) -> web.StreamResponse:
-    """Give up a request whose answer does not begin in time; a stream may go on for ever."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # a coroutine runs in one
-    limit.begin(task)
-    try:
-        return await handler(request)
-    except asyncio.CancelledError as error:
-        if not limit.end(task) or task.uncancel() > 0:  # it is somebody else, too, who wants this to end
-            raise
-        raise TimedOut(f"This took longer than the {limit.limit_s:g} s that a request may take.") from error
-    finally:
-        if limit.end(task):
-            task.uncancel()
 
 
 def _note(request: web.Request, response: web.StreamResponse, duration_s: float) -> None:
@@ -118,8 +104,8 @@ def add_headers(*, limit: TimeLimit, origins: Collection[str]) -> Prepare:
     """
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
-        if not isinstance(response, web.Response) and (task := asyncio.current_task()) is not None:
-            limit.lift(task)  # a stream begins before its handler is done
+        if not isinstance(response, web.Response):  # a stream: it begins before its handler is done
+            limit.lift()
         headers = response.headers
         headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
         if RATE in request:

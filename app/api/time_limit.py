@@ -1,12 +1,20 @@
-"""How long a request may take until its answer begins. Imported by the API alone."""
+"""How long requests, and messages to followers, may take. Imported by the API alone."""
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class TookTooLong(TimeoutError):
+    """A limit ran out."""
 
 
 class TimeLimit:
-    """One limit for all requests of a process: cancels the tasks of those that take longer.
+    """One limit for much that goes on at the same time, with one timer for all of it.
 
-    One timer for all; ``asyncio.timeout`` for each took a thirtieth of a submit.
+    ``asyncio.timeout`` sets a timer for each, which took a thirtieth of a submit.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -15,20 +23,36 @@ class TimeLimit:
         self._given_up: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, task: asyncio.Task[object]) -> None:
-        """Give a task so long from now."""
+    async def hold(self, work: Awaitable[T]) -> T:
+        """Await what the present task has to do; raise TookTooLong once it takes longer than that."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine runs in one
+        self._begin(task)
+        try:
+            return await work
+        except asyncio.CancelledError as error:
+            if not self._end(task) or task.uncancel() > 0:  # it is somebody else, too, who wants this to end
+                raise
+            raise TookTooLong from error
+        finally:
+            if self._end(task):
+                task.uncancel()
+
+    def lift(self) -> None:
+        """Let what the present task is held to take as long as it likes."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._until.pop(task, None)
+
+    def _begin(self, task: asyncio.Task[object]) -> None:
         loop = task.get_loop()
         until = self._until[task] = loop.time() + self.limit_s
         if self._timer is None:
             self._timer = loop.call_at(until, self._look, loop)
 
-    def lift(self, task: asyncio.Task[object]) -> None:
-        """Let a task take as long as it likes from now on."""
-        self._until.pop(task, None)
-
-    def end(self, task: asyncio.Task[object]) -> bool:
+    def _end(self, task: asyncio.Task[object]) -> bool:
         """Forget a task; return whether it was cancelled for having taken too long."""
-        self.lift(task)
+        self._until.pop(task, None)
         if task not in self._given_up:
             return False
         self._given_up.remove(task)
@@ -36,10 +60,9 @@ class TimeLimit:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        now = loop.time()
         while self._until:
             task, until = next(iter(self._until.items()))
-            if until > now:
+            if until > loop.time():
                 self._timer = loop.call_at(until, self._look, loop)
                 return
             del self._until[task]
