@@ -9,7 +9,6 @@ from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from app.api.auth import Caller
 from app.api.news import CLOSED, Message, StreamClosed, message_of
-from app.api.time_limit import TimeLimit
 from app.errors import TooManyStreams
 
 HEARTBEAT_S = 20.0
@@ -40,7 +39,6 @@ class Links:
     """Who follows right now, in this process."""
 
     def __init__(self, *, limit: int) -> None:
-        self.sending = TimeLimit(SEND_S)  # of each message
         self._limit = limit  # for each caller; 0 is none
         self._open: dict[Link, str] = {}
 
@@ -69,8 +67,7 @@ class Links:
 class SocketLink:
     """A websocket."""
 
-    def __init__(self, sending: TimeLimit) -> None:
-        self._sending = sending
+    def __init__(self) -> None:
         self.response = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, timeout=_CLOSE_S, compress=False, max_msg_size=_MAX_HEARD
         )
@@ -86,7 +83,8 @@ class SocketLink:
     async def send(self, messages: Sequence[Message]) -> None:
         """Send each message as a text frame."""
         for message in messages:
-            await self._sending.hold(self.response.send_frame(message.body, WSMsgType.TEXT))
+            async with asyncio.timeout(SEND_S):
+                await self.response.send_frame(message.body, WSMsgType.TEXT)
 
     async def close(self, code: int, reason: str) -> None:
         """Say why, and wait a little for the client to agree."""

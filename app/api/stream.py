@@ -92,7 +92,7 @@ class _Stream:
 
     async def answer(self) -> web.StreamResponse:
         """Follow in the way that the client can."""
-        socket = SocketLink(self._request.app[LINKS].sending)
+        socket = SocketLink()
         if socket.is_wanted(self._request):
             self._check_page()
             return await self._answer_by_socket(socket)

@@ -1,4 +1,4 @@
-"""How long requests, and messages to followers, may take. Imported by the API alone."""
+"""How long requests may take. Imported by the API alone."""
 
 import asyncio
 from collections.abc import Awaitable
