@@ -40,12 +40,21 @@ class GroupCommit(Generic[T, R]):
     """Collects items and hands them to ``flush`` in batches; each caller gets the answer for its own item.
 
     ``flush`` takes up to ``limit`` items and returns as many answers in the same order; for a batch that is refused
-    see :func:`in_parts`.
+    see :func:`in_parts`. ``follow`` is told of the items of each batch that were not refused, and callers get their
+    answers once it returns; the next batch is on its way meanwhile.
     """
 
-    def __init__(self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, limit: int = 500) -> None:
+    def __init__(
+        self,
+        flush: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        limit: int = 500,
+        follow: Callable[[Sequence[T]], Awaitable[None]] | None = None,
+    ) -> None:
         self._flush = flush
         self._limit = limit
+        self._follow = follow
+        self._following: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         # One task for all callers, on purpose: a caller that is cancelled must not take the batch with it.
         self._flusher: asyncio.Task[None] | None = None
@@ -63,9 +72,11 @@ class GroupCommit(Generic[T, R]):
         return future
 
     async def close(self) -> None:
-        """Wait until everything that was sent is committed."""
+        """Wait until everything that was sent is committed, and what follows is done."""
         if self._flusher is not None:
             await self._flusher
+        if self._following:
+            await asyncio.wait(self._following)
 
     async def _drain(self) -> None:
         while self._waiting:
@@ -79,10 +90,32 @@ class GroupCommit(Generic[T, R]):
             for _, future in batch:
                 future.cancel()
             raise
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+        if self._follow is None:
+            _answer(batch, answers)
+            return
+        task = asyncio.create_task(self._follow_up(self._follow, batch, answers))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _follow_up(
+        self,
+        follow: Callable[[Sequence[T]], Awaitable[None]],
+        batch: Sequence[tuple[T, asyncio.Future[R]]],
+        answers: Sequence[R | Exception],
+    ) -> None:
+        good = [item for (item, _), answer in zip(batch, answers, strict=True) if not isinstance(answer, Exception)]
+        try:
+            if good:
+                await follow(good)
+        finally:  # what is committed is committed, whatever became of what follows
+            _answer(batch, answers)
+
+
+def _answer(batch: Sequence[tuple[T, asyncio.Future[R]]], answers: Sequence[R | Exception]) -> None:
+    for (_, future), answer in zip(batch, answers, strict=True):
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

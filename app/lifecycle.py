@@ -76,6 +76,7 @@ class Lifecycle:
         self._reader = reader
         self._queue = queue
         self._outbox = outbox
+        self._accepts: GroupCommit[Sequence[NewJob], None] = GroupCommit(writer.accept_groups, follow=self._offer)
         self._rings: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._ring_groups)
         self._losers = Losers(
             catalogue=catalogue, references=references, writer=writer, reader=reader, queue=queue, outbox=outbox
@@ -96,7 +97,8 @@ class Lifecycle:
         key is taken by then, UniqueKeyTaken if a live job has the unique key of one of these, and UnknownName
         when params name what is not there.
         """
-        await self._references.check([mention for order in orders for mention in mentions_of(order)])
+        if mentions := [mention for order in orders for mention in mentions_of(order)]:
+            await self._references.check(mentions)
         accepted = new_jobs(orders) if len(orders) <= _AT_ONCE else await asyncio.to_thread(new_jobs, orders)
         await self._accept(accepted, receipt(accepted) if receipt else None)
         return accepted
@@ -106,7 +108,7 @@ class Lifecycle:
         job = new_job(order)
         if not await self._writer.accept_tick(job):
             return None
-        await self._offer([job])
+        await self._offer([[job]])
         return job
 
     async def deliver(self, delivery: NewDelivery, *, owner: str) -> None:
@@ -261,7 +263,8 @@ class Lifecycle:
         return len(found), sum(gone)
 
     async def close(self) -> None:
-        """Finish what is on its way to Redis."""
+        """Commit what is still on its way, and finish what is on its way to Redis."""
+        await self._accepts.close()
         await asyncio.wait([asyncio.ensure_future(self._rings.close())], timeout=2)
 
     async def _settle_surely(self, settlements: Sequence[Settlement]) -> list[bool | Exception]:
@@ -292,32 +295,33 @@ class Lifecycle:
     ) -> None:
         """Commit jobs and offer them; those that must be the only ones go the longer way."""
         if receipt is None and letter is None and not any(job.unique_key for job in accepted):
-            await self._writer.accept(accepted)
-        else:
-            match await self._writer.accept_once(accepted, receipt, letter=letter):
-                case Replayed(job_id=job_id):
-                    raise Conflict(f"The task {job_id} runs it again already, or has done so.", task_id=job_id)
-                case Taken(unique_key=key, job_id=job_id):
-                    message = f"The task {job_id} has the unique_key {key!r} and has not ended yet."
-                    raise UniqueKeyTaken(message, task_id=job_id, unique_key=key)
-                case Repeated():
-                    raise RequestRepeated
-                case None:
-                    pass
-        await self._offer(accepted)
+            await self._accepts(accepted)
+            return
+        match await self._writer.accept_once(accepted, receipt, letter=letter):
+            case Replayed(job_id=job_id):
+                raise Conflict(f"The task {job_id} runs it again already, or has done so.", task_id=job_id)
+            case Taken(unique_key=key, job_id=job_id):
+                message = f"The task {job_id} has the unique_key {key!r} and has not ended yet."
+                raise UniqueKeyTaken(message, task_id=job_id, unique_key=key)
+            case Repeated():
+                raise RequestRepeated
+            case None:
+                await self._offer([accepted])
 
     # --- telling Redis ------------------------------------------------------------------------
 
-    async def _offer(self, accepted: Sequence[NewJob]) -> None:
+    async def _offer(self, groups: Sequence[Sequence[NewJob]]) -> None:
         """Ring jobs whose rows are committed, and tell of them; the ring goes on if Redis keeps it waiting."""
-        failpoint("accepted")
-        # Only looked at, never awaited: a caller that leaves does not take its ring along.
-        await asyncio.wait([self._rings.send(accepted)], timeout=_RING_WAIT_S)
-        failpoint("rung")
-        moment = utc_now()
+        failpoint("accepted", jobs=len(groups))
+        accepted = groups[0] if len(groups) == 1 else [job for group in groups for job in group]
+        ringing, moment = self._rings.send(accepted), utc_now()
         for at in range(0, len(accepted), _EVENTS):
+            if at:
+                await asyncio.sleep(0)
             self._outbox.post_all((submitted_event(job, moment), None) for job in accepted[at : at + _EVENTS])
-            await asyncio.sleep(0)
+        # Only looked at, never awaited: a caller that leaves does not take its ring along.
+        await asyncio.wait([ringing], timeout=_RING_WAIT_S)
+        failpoint("rung", jobs=len(groups))
 
     def _ring_along(self, accepted: Sequence[NewJob]) -> None:
         """Ring what tells webhooks of an end that was just committed; nobody waits for that."""

@@ -1,13 +1,11 @@
 """Structured logging. Every module calls :func:`get_log`; a composition root calls :func:`configure_logging`.
 
 Event names are past-tense facts (``job_settled``). Context (``job_id``, ``kind``, ``attempt``, ``queue``,
-``worker_id``) is bound once with :func:`bound`; params, results and secrets are never logged.
+``worker_id``) is bound once with :func:`bind_job`; params, results and secrets are never logged.
 """
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, cast
 
@@ -27,6 +25,7 @@ class Named(Protocol):
 
 
 _job: ContextVar[Named | None] = ContextVar("job", default=None)
+_request: ContextVar[str | None] = ContextVar("request", default=None)
 
 
 def bind_job(job: Named) -> None:
@@ -34,7 +33,14 @@ def bind_job(job: Named) -> None:
     _job.set(job)
 
 
-def _name_job(_logger: object, _method: str, event: EventDict) -> EventDict:
+def bind_request(request_id: str) -> None:
+    """Name the request in every line that is logged in this task and its children from now on; as cheap."""
+    _request.set(request_id)
+
+
+def _name_context(_logger: object, _method: str, event: EventDict) -> EventDict:
+    if (request_id := _request.get()) is not None:
+        event = {"request_id": request_id, **event}
     job = _job.get()
     return event if job is None else {**job.names, **event}
 
@@ -43,8 +49,7 @@ def configure_logging(level: str = "INFO", style: Literal["auto", "json", "conso
     """Send structlog and the standard library's loggers to standard error in one format."""
     is_console = style == "console" or (style == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        _name_job,
+        _name_context,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -74,13 +79,3 @@ def configure_logging(level: str = "INFO", style: Literal["auto", "json", "conso
 def get_log() -> FilteringBoundLogger:
     """Return the project's logger."""
     return cast(FilteringBoundLogger, structlog.get_logger())
-
-
-@contextmanager
-def bound(**context: object) -> Iterator[None]:
-    """Add context to every line that is logged inside the block, in this task and its children."""
-    tokens = structlog.contextvars.bind_contextvars(**context)
-    try:
-        yield
-    finally:
-        structlog.contextvars.reset_contextvars(**tokens)

@@ -51,13 +51,14 @@ def whole_ms(moment: datetime) -> datetime:
 
 
 def new_jobs(orders: Sequence[Order]) -> list[NewJob]:
-    """Return the rows that orders become, in their order."""
-    return [new_job(order) for order in orders]
+    """Return the rows that orders become, in their order; all are created at the same moment."""
+    now = this_moment()
+    return [new_job(order, now) for order in orders]
 
 
-def new_job(order: Order) -> NewJob:
+def new_job(order: Order, now: datetime | None = None) -> NewJob:
     """Return the row that an order becomes: what it does not say is its job type's default."""
-    now, job_type = this_moment(), order.job_type
+    now, job_type = now or this_moment(), order.job_type
     due_at = max(whole_ms(order.scheduled_for), now) if order.scheduled_for else now
     return NewJob(
         id=new_id(),

@@ -11,7 +11,7 @@ from app.api.auth import Caller
 from app.api.submissions import Form, name_in, order_of
 from app.errors import BadRequest, FieldError, Forbidden, InvalidInput, TooLarge, UnknownTask
 from app.jobs.catalogue import Catalogue
-from app.jobs.validation import MAX_LISTED, is_plain, parse_json
+from app.jobs.validation import MAX_LISTED, parse_json
 from app.orders import Order
 
 MAX_TASKS = 10_000
@@ -60,11 +60,11 @@ class _Batch:
     def judge(self, item: _Item) -> Order | None:
         """Return the order of one item; note what is wrong with it otherwise."""
         try:
-            document, was_plain = item.content, False
-            if isinstance(item.content, bytes):
-                document, was_plain = parse_json(item.content), is_plain(item.content)
+            raw = item.content if isinstance(item.content, bytes) else None
+            document = item.content if raw is None else parse_json(raw)
             job_type = self._catalogue.find(name_in(document))
-            order = order_of(document, job_type, self._forms[job_type.kind], self._caller, was_plain=was_plain)
+            form = self._forms[job_type.kind]
+            order = order_of(document, job_type, form, self._caller, raw=raw, place=item.place)
         except InvalidInput as error:
             self._report(item, error.errors)
             return None
@@ -75,7 +75,6 @@ class _Batch:
         return self._only_one(item, order)
 
     def _only_one(self, item: _Item, order: Order) -> Order | None:
-        order = replace(order, place=item.place + order.place)
         if order.unique_key is None:
             return order
         first = self._unique_keys.setdefault(order.unique_key, item.place)

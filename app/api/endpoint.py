@@ -11,8 +11,8 @@ It returns the annotated answer model, or a response of its own. Its docstring's
 """
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -35,6 +35,8 @@ from app.jobs.validation import parse_json, validate
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 Work = Callable[..., Awaitable[BaseModel | web.StreamResponse]]
+
+_NO_LIMIT = nullcontext()
 
 
 class Access(Enum):
@@ -86,46 +88,45 @@ class Endpoint:
         """Return the handler that aiohttp calls."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
+            app = request.app
             caller = await admit(request, self.access, self.scope)
-            call = Call(request=request, caller=caller, installation=request.app[INSTALLATION])
-            if self.access is not Access.OPEN:
+            call = Call(request=request, caller=caller, installation=app[INSTALLATION])
+            if self.access is not Access.OPEN and not caller.is_admin:
                 await take_units(call, 1)
-            with self._room(request):
+            if not takes_body:
                 return await self._do(call)
+            # Room for what the request brings; a body without a length may be as long as the route takes.
+            length, bodies = request.content_length, app[BODIES]
+            size = bodies.admit(self.body_limit if length is None else min(length, self.body_limit))
+            try:
+                return await self._do(call)
+            finally:
+                bodies.let_go(size)
 
+        takes_body = any(name != "query" for name, _ in self.reads)
         return handle
 
-    def _room(self, request: web.Request) -> AbstractContextManager[None]:
-        """Hold room for what the request brings; a body without a length may be as long as the route takes."""
-        if all(name == "query" for name, _ in self.reads):
-            return nullcontext()
-        length = request.content_length
-        return request.app[BODIES].admitted(self.body_limit if length is None else min(length, self.body_limit))
-
     async def _do(self, call: Call) -> web.StreamResponse:
+        """Read what the handler takes, call it, and leave an audit entry of what changes, however it ends."""
         given = {name: await self._read(call.request, name, annotation) for name, annotation in self.reads}
-        async with self._audit(call, given.get("query")):
-            answer = await self.work(call, **given)
-        if isinstance(answer, web.StreamResponse):
-            return answer
-        return json_response(answer, status=self.status, headers=call.headers)
-
-    @asynccontextmanager
-    async def _audit(self, call: Call, query: object) -> AsyncIterator[None]:
-        """Leave an audit entry of what an administrator changes, however it ends."""
         result = "internal_error"
         try:
-            yield
+            answer = await self.work(call, **given)
             result = "success"
         except ServiceError as error:
             result = error.code
             raise
         finally:
-            is_admin_act = self.method != "GET" and (
-                self.access is Access.ADMIN or bool(call.foreign) or bool(call.powers)
-            )
-            if self.is_audited or is_admin_act:
-                await record_act(call.installation.records, _act(self.operation_id, call, query, result))
+            if self.is_audited or self._is_admin_act(call):
+                act = _act(self.operation_id, call, given.get("query"), result)
+                await record_act(call.installation.records, act)
+        if isinstance(answer, BaseModel):
+            return json_response(answer, status=self.status, headers=call.headers)
+        return answer
+
+    def _is_admin_act(self, call: Call) -> bool:
+        """Whether this is a change that only an administrator can make."""
+        return self.method != "GET" and (self.access is Access.ADMIN or bool(call.foreign) or bool(call.powers))
 
     async def _read(self, request: web.Request, name: str, annotation: Any) -> object:
         if name == "query":
@@ -199,13 +200,10 @@ async def take_units(call: Call, cost: int) -> None:
         raise
 
 
-@asynccontextmanager
-async def room_for(call: Call, count: int) -> AsyncIterator[None]:
+def room_for(call: Call, count: int) -> AbstractAsyncContextManager[None]:
     """Accept so many tasks of the caller during the block; raise QuotaExceeded where they have no room to wait."""
     quota = call.request.app[QUOTA]
-    await quota.check(call.caller, count)
-    with quota.coming(call.caller, count):
-        yield
+    return quota.held(call.caller, count) if quota.binds(call.caller) else _NO_LIMIT
 
 
 async def admit(request: web.Request, access: Access, scope: Scope) -> Caller:

@@ -1,8 +1,5 @@
 """What one API process takes in at a time: bodies, connections. Beyond that it refuses, before it grows."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from aiohttp import web
 
 from app.errors import Overloaded
@@ -16,17 +13,20 @@ class BodyGate:
     def __init__(self, room: int) -> None:
         self._free = room  # bytes
 
-    @contextmanager
-    def admitted(self, size: int) -> Iterator[None]:
-        """Hold room for a body of at most ``size`` bytes during the block; raise Overloaded when there is none."""
+    def admit(self, size: int) -> int:
+        """Take room for a body of at most ``size`` bytes; return how much to let go of once it was worked on.
+
+        Raise Overloaded when there is none.
+        """
         size = max(size, _LEAST)
         if size > self._free:
             raise Overloaded
         self._free -= size
-        try:
-            yield
-        finally:
-            self._free += size
+        return size
+
+    def let_go(self, size: int) -> None:
+        """Give room back."""
+        self._free += size
 
 
 class BoundedRunner(web.AppRunner):

@@ -101,7 +101,9 @@ def _answer(call: Call, body: bytes, status: int) -> web.Response:
 
 async def _judged(call: Call, submit: Submit) -> Sequence[Order]:
     """Return the orders, and note those that only an administrator may give."""
-    orders = await with_webhooks(call, await submit.judge())
+    orders = await submit.judge()
+    if any(order.webhook for order in orders):
+        orders = await with_webhooks(call, orders)
     if call.caller.is_admin:
         call.powers.extend(order.job_type.kind for order in orders if order.job_type.is_admin_only)
     return orders
@@ -112,10 +114,10 @@ async def _known(call: Call, key: str) -> Receipt | None:
 
 
 def _key_of(call: Call) -> str | None:
-    keys = call.request.headers.getall(KEY, [])
-    if not keys:
+    headers = call.request.headers
+    if KEY not in headers:
         return None
-    (key, *others) = keys
+    (key, *others) = headers.getall(KEY)
     if others or not 1 <= len(key) <= _MAX_KEY or not key.isprintable():
         raise BadRequest(f"Send one {KEY} of 1 to {_MAX_KEY} printable characters.")
     return key

@@ -28,7 +28,7 @@ from app.api.submissions import (
 from app.history.rows import NewJob
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.fields import Model
-from app.jobs.validation import is_plain, parse_json
+from app.jobs.validation import parse_json
 from app.orders import Order
 
 MAX_BATCH = 16 * MIB
@@ -90,7 +90,7 @@ def _submit_endpoint(job_type: AnyJobType, repeats: Repeats) -> Endpoint:
 
     async def submit_type(call: Call, raw: bytes) -> web.Response:
         async def judge() -> list[Order]:
-            return [order_of(parse_json(raw), job_type, form, call.caller, was_plain=is_plain(raw))]
+            return [order_of(parse_json(raw), job_type, form, call.caller, raw=raw)]
 
         return await repeats.once(call, _one(call, raw, judge, status=202))
 
@@ -117,7 +117,7 @@ def _enqueue_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
         async def judge() -> list[Order]:
             document = parse_json(raw)
             job_type = catalogue.find(name_in(document))
-            return [order_of(document, job_type, forms[job_type.kind], call.caller, was_plain=is_plain(raw))]
+            return [order_of(document, job_type, forms[job_type.kind], call.caller, raw=raw)]
 
         return await repeats.once(call, _one(call, raw, judge, status=201))
 

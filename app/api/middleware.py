@@ -1,6 +1,5 @@
 """What surrounds every request: its id, its log line, its metrics, and the headers for browsers."""
 
-import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -9,10 +8,12 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
-from app.api.resources import METRICS, RATE, REQUEST_ID, TIME_LIMIT
+from app.api.problems import answer_error
+from app.api.resources import METRICS, RATE, REQUEST_ID
+from app.api.time_limit import TimeLimit, TookTooLong
 from app.clock import new_id
 from app.errors import TimedOut
-from app.log import bound, get_log
+from app.log import bind_request, get_log
 
 X_REQUEST_ID = "X-Request-ID"
 
@@ -43,80 +44,81 @@ _DATA_SAFETY = CIMultiDict({**_SAFETY, "Content-Security-Policy": _DATA_POLICY})
 Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 
-@web.middleware
-async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id, count and time it."""
-    given = request.headers.get(X_REQUEST_ID, "")
-    request_id = request[REQUEST_ID] = given if _GIVEN_ID.fullmatch(given) else new_id()
-    started = time.perf_counter()
-    with bound(request_id=request_id):
-        response = await handler(request)
-        duration_s = time.perf_counter() - started
-        # Not the path: its ids would make a time series each, and its query string may hold a key.
-        route = _route_of(request)
-        request.app[METRICS].count_request(
-            method=_method_of(request), route=route, status=response.status, duration_s=duration_s
-        )
-        log.debug("request_answered", method=request.method, route=route, status=response.status, duration_s=duration_s)
-    return response
+def surround(*, limit: TimeLimit, origins: Collection[str]) -> Middleware:
+    """Make the middleware that gives each request an id and its time, answers what it raises, counts and times it.
 
-
-def limit_time(limit_s: float) -> Middleware:
-    """Make the middleware that gives up requests whose answer does not begin in time; a stream may go on for ever."""
+    One, since each more that only passes requests on takes as long as a lesser part of a submit.
+    """
 
     @web.middleware
-    async def give_up(request: web.Request, handler: Handler) -> web.StreamResponse:
-        timeout = request[TIME_LIMIT] = asyncio.timeout(limit_s)
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get(X_REQUEST_ID)
+        request_id = new_id() if given is None or not _GIVEN_ID.fullmatch(given) else given
+        request[REQUEST_ID] = request_id
+        bind_request(request_id)
+        started = time.perf_counter()
         try:
-            async with timeout:
-                return await handler(request)
-        except TimeoutError as error:
-            if not timeout.expired():
-                raise
-            raise TimedOut(f"This took longer than the {limit_s:g} s that a request may take.") from error
-        finally:
-            del request[TIME_LIMIT]
+            if origins and _is_preflight(request, origins):
+                response: web.StreamResponse = _answer_preflight()
+            else:
+                response = await limit.hold(handler(request))
+        except TookTooLong:
+            late = TimedOut(f"This took longer than the {limit.limit_s:g} s that a request may take.")
+            response = answer_error(late, request)
+        except Exception as error:  # the last stop: whatever this is, the client gets an answer and the log the cause
+            response = answer_error(error, request)
+        _note(request, response, time.perf_counter() - started)
+        return response
 
-    return give_up
-
-
-def answer_preflights(origins: Collection[str]) -> Middleware:
-    """Make the middleware that answers the question browsers ask before a call from another origin."""
-
-    @web.middleware
-    async def answer_preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
-        is_preflight = request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
-        if not is_preflight or not _allowed_origin(request, origins):
-            return await handler(request)
-        headers = {
-            hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
-            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _ALLOWED,
-            hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_S,
-        }
-        return web.Response(status=204, headers=headers)
-
-    return answer_preflight
+    return answer
 
 
-def add_headers(origins: Collection[str]) -> Prepare:
+def _note(request: web.Request, response: web.StreamResponse, duration_s: float) -> None:
+    # Not the path: its ids would make a time series each, and its query string may hold a key.
+    route = _route_of(request)
+    request.app[METRICS].count_request(
+        method=_method_of(request), route=route, status=response.status, duration_s=duration_s
+    )
+    log.debug("request_answered", method=request.method, route=route, status=response.status, duration_s=duration_s)
+
+
+def _is_preflight(request: web.Request, origins: Collection[str]) -> bool:
+    """Whether this is the question that browsers ask before a call from another, allowed origin."""
+    is_asked = request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+    return is_asked and _allowed_origin(request, origins) is not None
+
+
+def _answer_preflight() -> web.Response:
+    headers = {
+        hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
+        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _ALLOWED,
+        hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_S,
+    }
+    return web.Response(status=204, headers=headers)
+
+
+def add_headers(*, limit: TimeLimit, origins: Collection[str]) -> Prepare:
     """Make the signal that completes the headers of every response, a websocket's and a problem's too.
 
     Other origins show keys in headers; the cookie is for our own pages alone, so none is ever allowed credentials.
     """
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
-        if (time_limit := request.get(TIME_LIMIT)) is not None:  # the handler itself begins the answer: a stream
-            time_limit.reschedule(None)
-        response.headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
-        response.headers.update(request.get(RATE, {}))
-        is_page = response.headers.get(hdrs.CONTENT_TYPE, "").startswith("text/html")
-        response.headers.update(_PAGE_SAFETY if is_page else _DATA_SAFETY)
-        response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-        if origins:
-            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        if not isinstance(response, web.Response):  # a stream: it begins before its handler is done
+            limit.lift()
+        headers = response.headers
+        headers[X_REQUEST_ID] = request.get(REQUEST_ID, "")
+        if RATE in request:
+            headers.update(request[RATE])
+        is_page = headers.get(hdrs.CONTENT_TYPE, "").startswith("text/html")
+        headers.update(_PAGE_SAFETY if is_page else _DATA_SAFETY)
+        headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        if not origins:
+            return
+        headers.add(hdrs.VARY, hdrs.ORIGIN)
         if origin := _allowed_origin(request, origins):
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
 
     return prepare
 

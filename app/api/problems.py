@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from pydantic_core import to_json
 
 from app.api.resources import request_id_of
@@ -101,23 +100,21 @@ def answer_broken_head(plain: web.StreamResponse, request: web.BaseRequest, reas
     return answer
 
 
-@web.middleware
-async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error with a problem, so that no client ever sees a traceback or HTML."""
-    try:
-        return await handler(request)
-    except ServiceError as error:
-        if error.status >= 500:
-            # The first line alone: the database's others quote the statement and its parameters.
-            log.warning("request_refused", code=error.code, reason=str(error.__cause__ or error).partition("\n")[0])
-        return answer_service_error(error, request)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        return answer_http_error(error, request)
-    except Exception:  # the last stop: whatever this is, the client gets an answer and the log the cause
-        log.exception("request_failed", method=request.method, path=request.path)
-        return answer_service_error(ServiceError("Something went wrong on our side."), request)
+def answer_error(error: Exception, request: web.Request) -> web.Response:
+    """Turn whatever went wrong into a problem, so that no client ever sees a traceback or HTML; raise a redirect."""
+    match error:
+        case ServiceError():
+            if error.status >= 500:
+                # The first line alone: the database's others quote the statement and its parameters.
+                reason = str(error.__cause__ or error).partition("\n")[0]
+                log.warning("request_refused", code=error.code, reason=reason)
+            return answer_service_error(error, request)
+        case web.HTTPException():
+            if error.status < 400:
+                raise error
+            return answer_http_error(error, request)
+    log.error("request_failed", method=request.method, path=request.path, exc_info=error)
+    return answer_service_error(ServiceError("Something went wrong on our side."), request)
 
 
 def _said(error: web.HTTPException) -> str:

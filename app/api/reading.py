@@ -25,7 +25,8 @@ Q = TypeVar("Q", bound=BaseModel)
 
 async def read_body(request: web.Request, limit: int) -> bytes:
     """Return the body, unpacked; raise TooLarge as soon as it is known to exceed ``limit`` bytes, before or after."""
-    if request.content_length is not None and request.content_length > limit:
+    length = request.content_length
+    if length is not None and length > limit:
         raise _too_large(limit)
     chunks, size = [], 0
     try:
@@ -70,11 +71,15 @@ def _is_packed(request: web.Request) -> bool:
 
 
 def _encoding(request: web.Request) -> str:
-    return request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    given = request.headers.get(hdrs.CONTENT_ENCODING)
+    return "identity" if given is None else given.strip().lower()
 
 
 def check_media_type(request: web.Request, accepted: Sequence[str], *, unpacks: bool = False) -> None:
     """Raise 415 for a body that is packed otherwise, or of another type; it need not say which."""
+    headers = request.headers
+    if headers.get(hdrs.CONTENT_TYPE) in accepted and hdrs.CONTENT_ENCODING not in headers:  # as nearly all do
+        return
     if _encoding(request) not in ("identity", *(["gzip"] if unpacks else [])):
         packing = "as it is, or with Content-Encoding: gzip" if unpacks else "as it is, without a Content-Encoding"
         raise web.HTTPUnsupportedMediaType(text=f"Send the body {packing}.")

@@ -1,6 +1,5 @@
 """What every request can reach: the keys under which the composition root keeps the process's resources."""
 
-import asyncio
 from collections.abc import Mapping
 
 from aiohttp import web
@@ -40,7 +39,6 @@ BODIES = web.AppKey("bodies", BodyGate)
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)  # not there where the limit is off
 
 REQUEST_ID = web.RequestKey("request_id", str)
-TIME_LIMIT = web.RequestKey("time_limit", asyncio.Timeout)  # until the answer begins
 RATE = web.RequestKey("rate", Mapping[str, str])  # what the answer's headers say of the caller's rate
 
 

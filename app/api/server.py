@@ -20,10 +20,10 @@ from app.api.inspection import inspection_endpoints
 from app.api.intake import intake_endpoints
 from app.api.keys import key_endpoints
 from app.api.links import Links
-from app.api.middleware import add_headers, answer_preflights, limit_time, observe
+from app.api.middleware import add_headers, surround
 from app.api.openapi import document_of
 from app.api.operations import operation_endpoints
-from app.api.problems import answer_broken_head, answer_problems
+from app.api.problems import answer_broken_head
 from app.api.purges import purge_endpoints
 from app.api.queues import queue_endpoints
 from app.api.quotas import WaitingQuota
@@ -48,6 +48,7 @@ from app.api.sessions import session_endpoints
 from app.api.stream import stream_aliases, stream_endpoints
 from app.api.tasks import task_endpoints
 from app.api.throughput import Throughput
+from app.api.time_limit import TimeLimit
 from app.api.watch import watch_workers
 from app.api.webhooks import webhook_endpoints
 from app.credentials.keys import KeyMint, create_first_key
@@ -105,9 +106,9 @@ async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
 def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.Application:
     """Build the application on an open installation, which the caller closes after it."""
     settings = installation.settings
-    origins = settings.cors_origins
+    origins, limit = settings.cors_origins, TimeLimit(settings.request_timeout_s)
     app = web.Application(
-        middlewares=[observe, answer_problems, answer_preflights(origins), limit_time(settings.request_timeout_s)],
+        middlewares=[surround(limit=limit, origins=origins)],
         client_max_size=MAX_BODY,  # every endpoint sets its own limit below this one
     )
     app[INSTALLATION] = installation
@@ -118,12 +119,12 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     app[LINKS] = Links(limit=installation.settings.streams_per_caller)
     app[QUOTA] = WaitingQuota(installation.reader, settings.max_waiting_per_user)
     app[BODIES] = BodyGate(settings.max_bodies_mb * MIB)
-    limit = open_rate_limit(settings, installation.redis)
-    if limit is not None:
-        app[RATE_LIMIT] = limit
+    rate = open_rate_limit(settings, installation.redis)
+    if rate is not None:
+        app[RATE_LIMIT] = rate
     app[METRICS] = ProcessMetrics()
     _add_routes(app, installation)
-    app.on_response_prepare.append(add_headers(origins))
+    app.on_response_prepare.append(add_headers(limit=limit, origins=origins))
     app.on_shutdown.append(_close_links)
     app.cleanup_ctx.append(_background)
     return app

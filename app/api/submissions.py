@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import orjson
 from pydantic import Field, JsonValue, ValidationError
@@ -16,12 +16,15 @@ from app.history.rows import NewJob
 from app.jobs.catalogue import AnyJobType
 from app.jobs.contract import TaskType
 from app.jobs.fields import Identifier, Integer, Model, Moment, Number, Params, Priority
-from app.jobs.validation import field_errors, json_errors, merge_errors, validate
+from app.jobs.validation import field_errors, is_plain, json_errors, merge_errors, validate
 from app.orders import Order
 
 MAX_PARAMS = 64 * 1024
 FARTHEST = timedelta(days=3653)  # how far ahead a job may be scheduled
 
+_SMALL = MAX_PARAMS // 2  # bytes of a document whose params need no measuring: written again they are hardly longer
+
+Subject = Literal["none", "required", "optional"]
 P = TypeVar("P", bound=Params)
 Seconds = Annotated[Number, Field(ge=0, le=FARTHEST.total_seconds())]
 
@@ -90,24 +93,25 @@ class Form:
 
     model: type[Options]
     params_field: str
+    subject: Subject  # of the kind: looked up once, asked for at every submit
 
 
 def submission_form(job_type: AnyJobType) -> Form:
     """Return the form of a kind's own route."""
     params: Any = job_type.params
-    return Form(model=Submission[params], params_field="parameters")
+    return Form(model=Submission[params], params_field="parameters", subject=job_type.subject)
 
 
 def enqueue_form(job_type: AnyJobType) -> Form:
     """Return the form of the route that takes every kind."""
     params: Any = job_type.params
-    return Form(model=EnqueueRequest[params], params_field="params")
+    return Form(model=EnqueueRequest[params], params_field="params", subject=job_type.subject)
 
 
 def execute_form(job_type: AnyJobType) -> Form:
     """Return the form of the route for older clients."""
     params: Any = job_type.params
-    return Form(model=ExecuteRequest[params], params_field="kwargs")
+    return Form(model=ExecuteRequest[params], params_field="kwargs", subject=job_type.subject)
 
 
 def name_in(document: object) -> str:
@@ -119,15 +123,24 @@ def name_in(document: object) -> str:
     raise InvalidInput([FieldError(pointer="/task_name", code="missing", detail="This field is required.")])
 
 
-def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller, *, was_plain: bool = False) -> Order:
+def order_of(
+    document: object,
+    job_type: AnyJobType,
+    form: Form,
+    caller: Caller,
+    *,
+    raw: bytes | None = None,
+    place: str = "",
+) -> Order:
     """Judge a submit; raises Forbidden, InvalidInput with every error, BadRequest or TooLarge.
 
-    What ``was_plain`` as it came (:func:`app.jobs.validation.is_plain`) is not looked through for what no row holds.
+    ``raw`` is the document as it came: one that is small and :func:`app.jobs.validation.is_plain` is looked through
+    neither for what no row holds nor for its size. ``place`` is where it stood in a larger one.
     """
     if job_type.is_admin_only and not caller.is_admin:
         raise Forbidden(f"{job_type.kind} is for administrators only.")
-    subject, document = _settle_subject(document, job_type, form, caller)
-    options = _fit(document, form, was_plain=was_plain)
+    subject, document = _settle_subject(document, form, caller)
+    options = _fit(document, form, is_fine=raw is not None and len(raw) <= _SMALL and is_plain(raw))
     _check_task_type(options.task_type, job_type)
     return Order(
         job_type=job_type,
@@ -138,7 +151,7 @@ def order_of(document: object, job_type: AnyJobType, form: Form, caller: Caller,
         max_retries=options.max_retries,
         scheduled_for=_scheduled_for(options),
         expires_in=None if options.expires_in is None else timedelta(seconds=options.expires_in),
-        place=f"/{form.params_field}",
+        place=f"{place}/{form.params_field}",
         unique_key=options.unique_key,
         webhook=options.webhook,
     )
@@ -153,21 +166,21 @@ def acceptance_of(job: NewJob, order: Order) -> str:
     return f"{message} (lowered from {asked}: {order.job_type.family} tasks take at most {job.priority})"
 
 
-def _settle_subject(document: object, job_type: AnyJobType, form: Form, caller: Caller) -> tuple[str | None, object]:
+def _settle_subject(document: object, form: Form, caller: Caller) -> tuple[str | None, object]:
     """Return whom the job is about, and the document with that user handed to the params."""
     if not isinstance(document, dict):
         return None, document
-    params = document.get(form.params_field)
-    if job_type.subject == "none" or not isinstance(params, dict):
-        return subject_of((document.get("user_id"),), job_type, caller, "/user_id"), document
+    params, outer = document.get(form.params_field), document.get("user_id")
+    if form.subject == "none" or not isinstance(params, dict):
+        return _subject_of((outer,), form.subject, caller, "/user_id"), document
     inner = params.get("user_id")
-    subject = subject_of((document.get("user_id"), inner), job_type, caller, f"/{form.params_field}/user_id")
+    subject = _subject_of((outer, inner), form.subject, caller, f"/{form.params_field}/user_id")
     if not (inner is None or isinstance(inner, str)):
         return subject, document
     return subject, {**document, form.params_field: {**params, "user_id": subject}}
 
 
-def subject_of(named: Sequence[object], job_type: AnyJobType, caller: Caller, pointer: str) -> str | None:
+def _subject_of(named: Sequence[object], subject: Subject, caller: Caller, pointer: str) -> str | None:
     """Return whom a job is about: the user that was named, else the caller, or all users for administrators.
 
     What is no text is left to the validation. Null is the same as saying nothing.
@@ -177,22 +190,23 @@ def subject_of(named: Sequence[object], job_type: AnyJobType, caller: Caller, po
         detail = "The user_id here and at the top level differ; give it once, or the same twice."
         raise InvalidInput([FieldError(pointer=pointer, code="user_id_conflict", detail=detail)])
     if not users:
-        return None if caller.is_admin and job_type.subject == "optional" else caller.user_id
+        return None if caller.is_admin and subject == "optional" else caller.user_id
     (user,) = users
     if not caller.may_act_for(user):
         raise Forbidden(f"To act for another user needs the scope {Scope.ANY_USER.value!r}, or an administrator.")
     return user
 
 
-def _fit(document: object, form: Form, *, was_plain: bool) -> Options:
-    errors = [] if was_plain else _document_errors(document, form.params_field)
+def _fit(document: object, form: Form, *, is_fine: bool) -> Options:
+    errors = [] if is_fine else _document_errors(document, form.params_field)
     try:
         options = form.model.model_validate(document)
     except ValidationError as error:
         raise InvalidInput(merge_errors(errors, field_errors(error, data=document))) from error
     if errors:
         raise InvalidInput(errors)
-    _check_size(document, form.params_field)
+    if not is_fine:
+        _check_size(document, form.params_field)
     return options
 
 
@@ -218,11 +232,10 @@ def _check_task_type(given: str | None, job_type: AnyJobType) -> None:
 
 
 def _scheduled_for(options: Options) -> datetime | None:
-    now = utc_now()
     if options.countdown is not None and options.eta is not None:
         raise InvalidInput([FieldError(pointer="/eta", code="conflict", detail="Give countdown or eta, not both.")])
     check_eta(options.eta)
-    return now + timedelta(seconds=options.countdown) if options.countdown else options.eta
+    return utc_now() + timedelta(seconds=options.countdown) if options.countdown else options.eta
 
 
 def check_eta(eta: datetime | None) -> None:

@@ -1,7 +1,7 @@
 """The reading half of history: single jobs, keyset lists, counts, attempts, and the sweep's pages."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -137,12 +137,13 @@ class Reader:
             ordered = query.order_by(jobs.c.completed_at, jobs.c.id).limit(limit)
             return list((await connection.execute(ordered)).scalars())
 
-    async def count_waiting(self, owner: str, *, at_most: int) -> int:
-        """Return how many jobs of an owner wait; ``at_most`` are counted, by an index of just these."""
-        found = sa.select(sa.literal(1)).select_from(jobs).where(jobs.c.submitted_by == owner, _WAITING).limit(at_most)
+    async def count_waiting(self, owners: Iterable[str], *, at_most: int) -> dict[str, int]:
+        """Return how many jobs of each owner wait; ``at_most`` are counted, by an index of just these."""
+        is_theirs = jobs.c.submitted_by == sa.bindparam("owner")
+        found = sa.select(sa.literal(1)).select_from(jobs).where(is_theirs, _WAITING).limit(at_most)
         query = sa.select(sa.func.count()).select_from(found.subquery())
         async with self._database.read() as connection:
-            return int((await connection.execute(query)).scalar_one())
+            return {owner: int((await connection.execute(query, {"owner": owner})).scalar_one()) for owner in owners}
 
     async def attempts(self, job: Job) -> list[Attempt]:
         """Return every attempt of a job in order; the latest is told by the job's own row."""

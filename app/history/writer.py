@@ -101,7 +101,7 @@ class Writer:
         self.bulk = Bulk(database)
         self._offer: Offer = offer_nobody
         self._sql = Statements(database.dialect)
-        self._accepts: GroupCommit[Sequence[NewJob], None] = GroupCommit(self._insert)
+        self._accepts: GroupCommit[Sequence[NewJob], None] = GroupCommit(self.accept_groups)
 
     def hand_on(self, offer: Offer) -> None:
         """Ring the jobs that tell webhooks of ends by ``offer``, from the commit of those ends on."""
@@ -110,6 +110,12 @@ class Writer:
     async def accept(self, accepted: Sequence[NewJob]) -> None:
         """Insert jobs, all or none; returns once they are committed."""
         await self._accepts(accepted)
+
+    async def accept_groups(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[None]:
+        """Insert the jobs of many accepts, all or none; for who collects them itself."""
+        accepted = [job for group in groups for job in group]
+        await self._database.transact(lambda connection: insert_jobs(connection, accepted))
+        return [None] * len(groups)
 
     async def accept_once(
         self, accepted: Sequence[NewJob], receipt: Receipt | None, *, letter: str | None = None
@@ -246,11 +252,6 @@ class Writer:
             told = await connection.run_sync(insert_deliveries, ended)
         self._offer(told)
         return job
-
-    async def _insert(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[None]:
-        accepted = [job for group in groups for job in group]
-        await self._database.transact(lambda connection: insert_jobs(connection, accepted))
-        return [None] * len(groups)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         completed = self._completions([s for s in settlements if s.status is Status.COMPLETED])

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import orjson
 import pytest
 
+from app.database import Database
 from app.errors import Unavailable
-from app.history.writer import Writer
 from app.settings import Settings
 from tests.support.api import ADA_KEY, ApiUnderTest, running_api
 
@@ -173,7 +173,7 @@ async def test_while_the_database_is_out_nothing_is_accepted(
     async def out(*_: object) -> NoReturn:
         raise Unavailable
 
-    monkeypatch.setattr(Writer, "accept", out)
+    monkeypatch.setattr(Database, "transact", out)
 
     answer = await api.ask("POST", NOTE, json={"parameters": {}})
 

@@ -1,16 +1,21 @@
 """How much may wait for one user, whichever way it is submitted."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from app.api.auth import Caller
+from app.api.quotas import WaitingQuota
+from app.errors import QuotaExceeded
+from app.history.reader import Reader
 from app.settings import Settings
 from tests.support import house
 from tests.support.api import ADA_KEY, BOB_KEY, Answer, ApiUnderTest, running_api
+from tests.support.waiting import eventually
 
 NOTE = "/api/tasks/test/note"
 BATCH = "/api/tasks/batch"
@@ -103,6 +108,31 @@ async def test_without_a_quota_nothing_is_counted(settings: Settings, monkeypatc
         assert (await submit(api)).status == 202
 
 
+async def test_submits_that_come_together_are_counted_for_together_and_none_slips_past(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, asked = Reader.count_waiting, []
+
+    async def watched(reader: Reader, owners: Iterable[str], *, at_most: int) -> dict[str, int]:
+        asked.append(list(owners))
+        return await count(reader, asked[-1], at_most=at_most)
+
+    monkeypatch.setattr(Reader, "count_waiting", watched)
+    quota, are_committed = WaitingQuota(api.house.reader, 3), asyncio.Event()
+
+    async def hold() -> None:
+        async with quota.held(Caller(user_id="ada", is_admin=False), 1):
+            await are_committed.wait()
+
+    submits = [asyncio.create_task(hold()) for _ in range(5)]
+    await eventually(lambda: sum(task.done() for task in submits) == 2)
+    are_committed.set()
+    found = await asyncio.gather(*submits, return_exceptions=True)
+
+    assert asked == [["ada"]]
+    assert [isinstance(one, QuotaExceeded) for one in found] == [False, False, False, True, True]
+
+
 @pytest.mark.databases("sqlite")
 async def test_the_count_reads_an_index_of_what_waits_and_nothing_else(api: ApiUnderTest) -> None:
     seen: list[tuple[str, Any]] = []
@@ -111,7 +141,7 @@ async def test_the_count_reads_an_index_of_what_waits_and_nothing_else(api: ApiU
         "before_cursor_execute",
         lambda connection, cursor, statement, values, *rest: seen.append((statement, values)),
     )
-    await api.house.reader.count_waiting("ada", at_most=3)
+    await api.house.reader.count_waiting(["ada"], at_most=3)
 
     count, values = next(found for found in seen if "count(" in found[0])
     async with api.house.database.read() as connection:

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DataError, StatementError
 
 from app.errors import InvalidInput, Unavailable
 from app.group import GroupCommit
+from tests.support.waiting import eventually
 
 
 class Ledger:
@@ -156,3 +157,52 @@ async def test_close_waits_for_what_is_under_way() -> None:
 
 async def test_closing_what_never_worked_is_no_error() -> None:
     await GroupCommit(Ledger().flush).close()
+
+
+async def test_what_follows_a_batch_is_told_once_of_what_was_not_refused_and_before_its_callers() -> None:
+    told: list[list[str]] = []
+    answered: list[str] = []
+
+    async def follow(items: Sequence[str]) -> None:
+        assert not answered
+        told.append(list(items))
+
+    ledger = Ledger(lambda: InvalidInput([]))
+    ledger.gate.clear()
+    commit = GroupCommit(ledger.flush, follow=follow)
+
+    async def call(item: str) -> None:
+        await commit(item)
+        answered.append(item)
+
+    callers = [asyncio.create_task(call(item)) for item in ("a", "bad", "b")]
+    await asyncio.sleep(0)
+    ledger.gate.set()
+    refused = await asyncio.gather(*callers, return_exceptions=True)
+
+    assert (told, sorted(answered)) == ([["a", "b"]], ["a", "b"])
+    assert [type(answer) for answer in refused] == [type(None), InvalidInput, type(None)]
+
+
+async def test_the_next_batch_does_not_wait_for_what_follows_the_first() -> None:
+    gate, ledger = asyncio.Event(), Ledger()
+
+    async def follow(_: Sequence[str]) -> None:
+        await gate.wait()
+
+    commit = GroupCommit(ledger.flush, follow=follow)
+    first = await send_all(commit, "a")
+    second = await send_all(commit, "b")
+    await eventually(lambda: ledger.batches == [["a"], ["b"]])
+    assert not any(task.done() for task in (*first, *second))
+
+    gate.set()
+
+    assert await asyncio.gather(*first, *second) == ["A", "B"]
+
+
+async def test_a_caller_is_answered_although_what_follows_fails() -> None:
+    async def follow(_: Sequence[str]) -> None:
+        raise Unavailable
+
+    assert await GroupCommit(Ledger().flush, follow=follow)("a") == "A"
