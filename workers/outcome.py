@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from app.errors import BadRequest, Discard, InvalidInput, NotFound, ResultInvalid, Retry, ServiceError
 from app.history.rows import Failure
 from app.jobs.fields import Result
-from app.jobs.validation import check_json
+from app.jobs.validation import check_json, is_plain
 from app.queue.wire import retry_of
 
 MAX_RESULT_BYTES = 1 << 20
@@ -53,9 +53,7 @@ _POINTLESS = (Discard, InvalidInput, ValidationError, NotFound, BadRequest)
 def completed(result: Result) -> Completed:
     """Serialise what the work returned; raise ResultInvalid if it cannot be stored."""
     try:
-        value = result.model_dump(mode="json")
-        check_json(value)
-        text = orjson.dumps(value)
+        text = _text_of(result.model_dump(mode="json"))
     except (InvalidInput, TypeError, ValueError, AttributeError) as error:
         raise ResultInvalid(f"The result cannot be stored as JSON: {_message(error)}") from error
     if len(text) > MAX_RESULT_BYTES:
@@ -87,6 +85,18 @@ def timed_out(limit_s: float) -> Failed:
 def storable(text: str) -> str:
     """Replace what no database stores as text: NUL and lone surrogates."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def _text_of(value: object) -> bytes:
+    """Write JSON that both databases can hold; what its text shows to be fine, as of most results, is not walked."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        check_json(value)  # says where
+        raise
+    if b"null" in text or not is_plain(text):  # a null may have been a NaN
+        check_json(value)
+    return text
 
 
 def _message(error: BaseException) -> str:

@@ -14,7 +14,6 @@ import subprocess
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from time import monotonic
 
 import orjson
@@ -112,7 +111,7 @@ class Suspects:
         claim: Claim | None = first
         try:
             while claim is not None:
-                writer.write(orjson.dumps(asdict(claim)) + b"\n")
+                writer.write(orjson.dumps(claim._asdict()) + b"\n")
                 has_ended = await _is_answered(reader)
                 if not has_ended:
                     await self._judge(claim, process)  # while its lease is still renewed here

@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -184,7 +183,7 @@ async def test_a_verdict_on_a_claim_that_is_over_spares_who_runs_the_job_now(hou
     job_id = await suspect(house, GOOD)
     claims = await house.queue.claim(["north"], want=1, token="now")
     await house.lifecycle.start(claims, worker_id="the-worker")
-    former = replace(claims.claims[0], token="before")
+    former = claims.claims[0]._replace(token="before")
 
     assert not await convict(former, house.reader, house.lifecycle, exit_code=-9)
     assert (await row(house, job_id)).status is Status.RUNNING
