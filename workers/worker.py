@@ -211,8 +211,7 @@ class Worker(ArqWorker):
     async def _take(self) -> float:
         """Claim for the free slots; return after how many seconds it is worth trying again, 0 for at once."""
         await self._intake.is_clear.wait()
-        free = self._look_for_room()
-        if free <= 0:
+        if (free := self._look_for_room()) <= 0:
             return IDLE_POLL_S
         try:
             claims = await self._intake.take(self.queues, want=free, search=self._searches)
@@ -272,7 +271,8 @@ class Worker(ArqWorker):
             self._tell_of_room()
 
     def _tell_of_room(self) -> None:
-        if not self._wake.is_set() and self._free_slots() > 0:
+        """Claim again if the slots were full; with room left nothing was left to claim, and a bell tells of more."""
+        if (self.burst or not self._has_room.is_set()) and self._free_slots() > 0:
             self._has_room.set()
             self._wake.set()
 
