@@ -29,8 +29,8 @@ _MAX_CLAIM = 200  # jobs in one claim
 class Intake:
     """Claims and starts the jobs of one worker, in the order in which they should run.
 
-    ``keep`` runs what the worker's end has to wait for. ``launch`` is called once for every start: with the jobs that
-    are this worker's to run, and with how many were claimed.
+    ``keep`` runs what the worker's end has to wait for. ``launch`` is called once for every start, with the jobs that
+    are this worker's to run.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Intake:
         suspects: Suspects,
         doubts: Doubts,
         keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        launch: Callable[[Sequence[Started], int], None],
+        launch: Callable[[Sequence[Started]], None],
     ) -> None:
         self.pending: dict[str, str] = {}  # claimed jobs that have not started yet, and their claims
         self.is_clear = asyncio.Event()  # unset for a while after a start found a store away
@@ -98,7 +98,7 @@ class Intake:
         try:
             started = await self._lifecycle.start(batch, worker_id=self._worker_id, take_aside=self._suspects.take)
         except (*ANY_OUTAGE, ResponseError) as error:
-            log.warning("starting_interrupted", reason=str(error))
+            log.warning("claiming_interrupted", reason=str(error))
             self.is_clear.clear()
         finally:
             self._done_with(batch, started)
@@ -112,7 +112,7 @@ class Intake:
             if claim.id not in won and claim.id not in self._suspects.held:
                 self._keeper.drop(claim.id, claim.token)
             del self.pending[claim.id]
-        self._launch(started, len(batch.claims))
+        self._launch(started)
 
 
 def _together(waiting: Sequence[Claims]) -> Claims:

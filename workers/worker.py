@@ -237,11 +237,10 @@ class Worker(ArqWorker):
         (self._has_room.set if free > 0 else self._has_room.clear)()
         return free
 
-    def _launch_all(self, started: Sequence[Started], claimed: int) -> None:
+    def _launch_all(self, started: Sequence[Started]) -> None:
         for job in started:
             self._launch(job)
-        if len(started) < claimed:
-            self._tell_of_room()
+        self._tell_of_room()  # of the slots of what was claimed and did not start
 
     def _launch(self, job: Started) -> None:
         job_type, work = self._house.catalogue.get(job.kind), self._work.get(job.kind)
@@ -272,7 +271,8 @@ class Worker(ArqWorker):
 
     def _tell_of_room(self) -> None:
         """Claim again if the slots were full; with room left nothing was left to claim, and a bell tells of more."""
-        if (self.burst or not self._has_room.is_set()) and self._free_slots() > 0:
+        is_over = self.burst and not self._attempts  # perhaps
+        if is_over or (not self._has_room.is_set() and self._free_slots() > 0):
             self._has_room.set()
             self._wake.set()
 
