@@ -14,6 +14,7 @@ from app.jobs.validation import check_json, is_plain
 from app.queue.wire import retry_of
 
 MAX_RESULT_BYTES = 1 << 20
+_GLANCE = 4096  # bytes; to search a result of megabytes would hold the interpreter, and the leases with it
 _MAX_MESSAGE = 2_000
 _MAX_NAME = 200
 _MAX_TRACEBACK = 20_000  # characters kept; the end says more than the beginning
@@ -88,13 +89,13 @@ def storable(text: str) -> str:
 
 
 def _text_of(value: object) -> bytes:
-    """Write JSON that both databases can hold; what its text shows to be fine, as of most results, is not walked."""
+    """Write JSON that both databases can hold; what its short text shows to be fine, as most do, is not walked."""
     try:
         text = orjson.dumps(value)
     except TypeError:
         check_json(value)  # says where
         raise
-    if b"null" in text or not is_plain(text):  # a null may have been a NaN
+    if len(text) > _GLANCE or b"null" in text or not is_plain(text):  # a null may have been a NaN
         check_json(value)
     return text
 
