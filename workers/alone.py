@@ -76,6 +76,7 @@ class LoneWorker(Worker):
         if self._attempts.get(attempt.job.id) is attempt:
             self._answer(attempt.job.id)
         super()._free(attempt)
+        self._wake.set()
 
     def _answer(self, job_id: str) -> None:
         if self._writer is not None and not self._writer.is_closing():

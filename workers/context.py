@@ -150,6 +150,8 @@ class Context:
         self._is_closed = True
         if self._trailing is not None:
             self._trailing.cancel()
+        # It leads back to the attempt that owns this context: a circle, which only the collector would free.
+        self._publish = _tell_nobody
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -227,3 +229,7 @@ class Context:
             self._soft_limit_at = None
             raise SoftTimeLimitExceeded
         await asyncio.sleep(0)
+
+
+def _tell_nobody(_progress: Progress) -> None:
+    """Publish nothing."""

@@ -5,7 +5,7 @@ healthy ones. Another claim runs a job only after the row has said so.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import monotonic
 
@@ -13,24 +13,27 @@ from app.errors import Unavailable
 from app.history.reader import Reader
 from app.log import get_log
 from app.queue.client import Claims, LetGo, Queue
-from workers.attempt import Attempt, StopReason
+from workers.attempt import StopReason
 from workers.lease import Held
 
 log = get_log()
 
 
 class Doubts:
-    """Asks the rows about doubtful leases, one question at a time, and has the lost jobs stopped."""
+    """Asks the rows about doubtful leases, one question at a time, and has the lost jobs stopped.
+
+    ``claim_of`` returns the claim under which a job runs or starts here, None for any other job.
+    """
 
     def __init__(
         self,
-        attempts: Mapping[str, Attempt],
+        claim_of: Callable[[str], str | None],
         reader: Reader,
         *,
         limit_s: float,
         stop: Callable[[Iterable[str], StopReason], None],
     ) -> None:
-        self._attempts = attempts
+        self._claim_of = claim_of
         self._reader = reader
         self._limit_s = limit_s
         self._stop = stop
@@ -64,7 +67,3 @@ class Doubts:
         lent = [claim for claim in claims.claims if claim.id in mine]
         await queue.let_go([LetGo(id=one.id, token=one.token, verb="lend", argument=mine[one.id]) for one in lent])
         return replace(claims, claims=[claim for claim in claims.claims if claim.id not in mine])
-
-    def _claim_of(self, job_id: str) -> str | None:
-        attempt = self._attempts.get(job_id)
-        return None if attempt is None else attempt.job.claim

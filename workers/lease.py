@@ -6,8 +6,8 @@ GIL itself for longer than a lease belongs into a process.
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from time import monotonic
+from typing import NamedTuple
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -21,8 +21,7 @@ log = get_log()
 MAX_PERIOD_S = 3.0  # between renewals; the scripts take a longer silence of all workers for an outage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(NamedTuple):
     """A lease that this worker holds. ``good_until``, by the monotonic clock, counts from when it was asked for."""
 
     job_id: str
@@ -67,10 +66,7 @@ class LeaseKeeper(threading.Thread):
     def hold_all(self, claims: Iterable[Claim], *, asked_at: float) -> None:
         """Renew the leases of these jobs from now on; see :meth:`hold`."""
         good_until = asked_at + self._lease_s
-        fresh = {
-            (one.id, one.token): Held(job_id=one.id, queue_key=one.queue_key, token=one.token, good_until=good_until)
-            for one in claims
-        }
+        fresh = {(one.id, one.token): Held(one.id, one.queue_key, one.token, good_until) for one in claims}
         with self._lock:
             self._held.update(fresh)
 
@@ -108,7 +104,7 @@ class LeaseKeeper(threading.Thread):
         with self._lock:
             for one in renewed:
                 if (one.job_id, one.token) in self._held:
-                    self._held[one.job_id, one.token] = replace(one, good_until=sent_at + self._lease_s)
+                    self._held[one.job_id, one.token] = one._replace(good_until=sent_at + self._lease_s)
         if aborted:
             self._on_aborted([job_id.decode() for job_id in aborted])
         return lost

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from app.errors import BadRequest, Discard, InvalidInput, NotFound, ResultInvalid, Retry, ServiceError
 from app.history.rows import Failure
 from app.jobs.fields import Result
-from app.jobs.validation import check_json
+from app.jobs.validation import check_json, is_plain
 from app.queue.wire import retry_of
 
 MAX_RESULT_BYTES = 1 << 20
+_GLANCE = 4096  # bytes; to search a result of megabytes would hold the interpreter, and the leases with it
 _MAX_MESSAGE = 2_000
 _MAX_NAME = 200
 _MAX_TRACEBACK = 20_000  # characters kept; the end says more than the beginning
@@ -53,9 +54,7 @@ _POINTLESS = (Discard, InvalidInput, ValidationError, NotFound, BadRequest)
 def completed(result: Result) -> Completed:
     """Serialise what the work returned; raise ResultInvalid if it cannot be stored."""
     try:
-        value = result.model_dump(mode="json")
-        check_json(value)
-        text = orjson.dumps(value)
+        text = _text_of(result.model_dump(mode="json"))
     except (InvalidInput, TypeError, ValueError, AttributeError) as error:
         raise ResultInvalid(f"The result cannot be stored as JSON: {_message(error)}") from error
     if len(text) > MAX_RESULT_BYTES:
@@ -87,6 +86,18 @@ def timed_out(limit_s: float) -> Failed:
 def storable(text: str) -> str:
     """Replace what no database stores as text: NUL and lone surrogates."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def _text_of(value: object) -> bytes:
+    """Write JSON that both databases can hold; what its short text shows to be fine, as most do, is not walked."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        check_json(value)  # says where
+        raise
+    if len(text) > _GLANCE or b"null" in text or not is_plain(text):  # a null may have been a NaN
+        check_json(value)
+    return text
 
 
 def _message(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import psutil
 from app.interpreter import give_back_memory
 from app.live.events import worker_event
 from app.live.outbox import Outbox
-from app.live.workers import Heartbeat, beat, leave, tell_of_lost
+from app.live.workers import Heartbeat, beat, leave
 from app.log import get_log
 from app.queue.connect import OUTAGES, Redis
 
@@ -32,10 +32,7 @@ class Pulse:
         self._was_told = False
 
     async def run(self) -> None:
-        """Beat for ever, look after the other workers, and give back what work has left once a beat finds none.
-
-        Raises when Redis does not answer.
-        """
+        """Beat for ever, and give back what work has left once a beat finds none. Raises when Redis does not answer."""
         process, lag_s, tidied = psutil.Process(), 0.0, 0
         while True:
             said = self._describe(process.memory_info().rss, lag_s)
@@ -43,7 +40,6 @@ class Pulse:
             if not self._was_told:
                 self._was_told = True
                 self._outbox.post(worker_event("worker.started", self._worker_id))
-            await tell_of_lost(self._redis, self._outbox)
             if not said.running and said.processed != tidied:
                 give_back_memory()
                 tidied = said.processed

@@ -14,7 +14,6 @@ import subprocess
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from time import monotonic
 
 import orjson
@@ -118,7 +117,7 @@ class Suspects:
                 await self._lifecycle.give_back([first])
                 return
             while claim is not None:
-                writer.write(orjson.dumps(asdict(claim)) + b"\n")
+                writer.write(orjson.dumps(claim._asdict()) + b"\n")
                 has_ended = is_up and await _is_answered(reader)
                 if not has_ended:
                     await self._judge(claim, process)  # while its lease is still renewed here

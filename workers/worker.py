@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from time import monotonic
 from typing import TypeVar
 
 from arq.cron import CronJob
@@ -27,13 +26,13 @@ from app.installation import Installation
 from app.live.control import orders
 from app.live.workers import Heartbeat
 from app.log import get_log
-from app.queue.client import Claims
 from app.queue.doorbell import Doorbell
 from workers.attempt import Attempt, StopReason, refuse
 from workers.closer import Closer
 from workers.cron import Ticker
 from workers.doubt import Doubts
 from workers.families import Work
+from workers.intake import Intake
 from workers.lease import LeaseKeeper
 from workers.limits import LimitKeeper
 from workers.pulse import Pulse
@@ -45,7 +44,6 @@ from workers.sweep import Sweep
 
 log = get_log()
 
-MAX_CLAIM = 200  # jobs in one claim and one start
 IDLE_POLL_S = 5.0  # behind the doorbell, which wakes an idle worker at once
 _BURST_POLL_S = 0.1  # others may still run what would come back
 _WATCH_S = 0.25  # how often running attempts are held against their limits
@@ -96,7 +94,7 @@ class Worker(ArqWorker):
         self._doorbell = Doorbell(installation.redis, queues)
         self._attempts: dict[str, Attempt] = {}  # one slot each
         self._doubts = Doubts(
-            self._attempts,
+            self._claim_of,
             installation.reader,
             limit_s=installation.settings.lease_s / 3,
             stop=self._stop_attempts,
@@ -114,8 +112,16 @@ class Worker(ArqWorker):
         self._room = Room(installation.settings.worker_children)
         self.limits = LimitKeeper(self._room, at_most=self.max_stubborn)
         self._running = Running(self._free_broken)  # the attempts, and what closes them
+        self._intake = Intake(
+            installation,
+            worker_id=self.id,
+            keeper=self._keeper,
+            suspects=self._suspects,
+            doubts=self._doubts,
+            keep=self._running.keep,
+            launch=self._launch_all,
+        )
         self._closer = Closer(installation.lifecycle, keep=self._running.keep, on_closed=self._on_closed)
-        self._claim_number = 0
         self._is_stopping = self._is_draining = False
         self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
         self._wake = asyncio.Event()
@@ -130,7 +136,6 @@ class Worker(ArqWorker):
         if self.on_startup:
             await self.on_startup(self.ctx)
         self._keeper.start()
-        self._has_room.set()
         log.info("worker_started", worker_id=self.id, queues=self.queues, slots=self.max_jobs)
         try:
             async with asyncio.TaskGroup() as group:
@@ -172,7 +177,7 @@ class Worker(ArqWorker):
     def stop(self) -> None:
         """Stop claiming, and end once what runs has finished or the grace period is over."""
         log.info("worker_stopping", worker_id=self.id, running=len(self._attempts))
-        self._is_stopping = True
+        self._is_stopping = self._intake.is_closed = True
         self._is_told_to_stop.set()
         self._wake.set()
 
@@ -180,7 +185,7 @@ class Worker(ArqWorker):
         """Stop claiming, and end with the last running job, however long it takes."""
         if not self._is_stopping:
             log.info("worker_draining", worker_id=self.id, running=len(self._attempts))
-            self._is_stopping = self._is_draining = True
+            self._is_stopping = self._is_draining = self._intake.is_closed = True
             self._wake.set()
 
     def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
@@ -204,48 +209,38 @@ class Worker(ArqWorker):
                 await self._rest(min(pause_s, _BURST_POLL_S) if self.burst else pause_s)
 
     async def _take(self) -> float:
-        """Fill the free slots; return after how many seconds it is worth trying again, 0 for at once."""
-        free = self._free_slots()
-        if free <= 0:
+        """Claim for the free slots; return after how many seconds it is worth trying again, 0 for at once."""
+        await self._intake.is_clear.wait()
+        if (free := self._look_for_room()) <= 0:
             return IDLE_POLL_S
-        self._claim_number += 1
-        token, asked_at = f"{self.id}:{self._claim_number}", monotonic()
         try:
-            claims = await self._house.queue.claim(
-                self.queues, want=min(free, MAX_CLAIM), token=token, search=self._searches
-            )
+            claims = await self._intake.take(self.queues, want=free, search=self._searches)
             self._searches = False
-            fresh = await self._doubts.without_my_own(claims, self._house.queue)
-            if self._is_stopping:
-                await self._house.lifecycle.give_back(fresh.claims)
-            elif fresh.claims:
-                self._keeper.hold_all(fresh.claims, asked_at=asked_at)
-                await self._start(fresh)
         except (*ANY_OUTAGE, ResponseError) as error:
             log.warning("claiming_interrupted", reason=str(error))
             await asyncio.sleep(OUTAGE_PAUSE_S)
             return OUTAGE_PAUSE_S
+        is_full = self._look_for_room() <= 0
         if claims.has_more:
-            return 0.0 if self._free_slots() > 0 else IDLE_POLL_S
+            return IDLE_POLL_S if is_full else 0.0
         due_s = IDLE_POLL_S if claims.next_due is None else claims.next_due.total_seconds()
         return min(IDLE_POLL_S, max(due_s, 0.001))
 
     def _free_slots(self) -> int:
         """How many jobs may be claimed: an attempt whose work is done holds no slot, unless too many wait to settle."""
-        at_work = len(self._attempts) - self._closer.count
+        at_work = len(self._intake.pending) + len(self._attempts) - self._closer.count
         return self.max_jobs - max(at_work, self._closer.count)
 
-    async def _start(self, claims: Claims) -> None:
-        started: list[Started] = []
-        try:
-            started = await self._house.lifecycle.start(claims, worker_id=self.id, take_aside=self._suspects.take)
-        finally:
-            won = {job.id for job in started}
-            for claim in claims.claims:
-                if claim.id not in won and claim.id not in self._suspects.held:
-                    self._keeper.drop(claim.id, claim.token)
+    def _look_for_room(self) -> int:
+        """Return how many jobs may be claimed, and let the bells wake this worker only if there are any."""
+        free = self._free_slots()
+        (self._has_room.set if free > 0 else self._has_room.clear)()
+        return free
+
+    def _launch_all(self, started: Sequence[Started]) -> None:
         for job in started:
             self._launch(job)
+        self._tell_of_room()  # of the slots of what was claimed and did not start
 
     def _launch(self, job: Started) -> None:
         job_type, work = self._house.catalogue.get(job.kind), self._work.get(job.kind)
@@ -256,8 +251,6 @@ class Worker(ArqWorker):
             attempt = Attempt(job, job_type, work, self._house, room=self._room, on_ended=self._on_ended)
             self._attempts[job.id] = attempt
             attempt.task = self._running.keep(attempt.run())
-        if self._free_slots() <= 0:
-            self._has_room.clear()
 
     def _on_ended(self, attempt: Attempt, settlement: Settlement | None) -> None:
         self._closer.close(attempt, settlement)
@@ -277,9 +270,15 @@ class Worker(ArqWorker):
             self._tell_of_room()
 
     def _tell_of_room(self) -> None:
-        if self._free_slots() > 0:
+        """Claim again if the slots were full; with room left nothing was left to claim, and a bell tells of more."""
+        is_over = self.burst and not self._attempts  # perhaps
+        if is_over or (not self._has_room.is_set() and self._free_slots() > 0):
             self._has_room.set()
             self._wake.set()
+
+    def _claim_of(self, job_id: str) -> str | None:
+        attempt = self._attempts.get(job_id)
+        return self._intake.pending.get(job_id) if attempt is None else attempt.job.claim
 
     def _free_broken(self, task: asyncio.Task[None]) -> None:
         log.error("attempt_broke", exc_info=None if task.cancelled() else task.exception())

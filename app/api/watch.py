@@ -1,4 +1,4 @@
-"""Looks after the workers from the API's side: the last worker that dies has no other to tell of it."""
+"""Looks after the workers: the last one that dies has no other to tell of it, and who follows follows here."""
 
 import asyncio
 

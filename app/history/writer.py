@@ -6,7 +6,6 @@ again after a lost reply: a second time changes nothing.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -64,9 +63,8 @@ class Started(NamedTuple):
         return {"job_id": self.id, "kind": self.kind, "attempt": self.attempts, "queue": self.queue}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """How one attempt ended, to be written if ``(id, attempts, claim)`` still runs."""
+class Settlement(NamedTuple):
+    """How one attempt ended, to be written if ``(id, attempts, claim)`` still runs; a tuple as :class:`Started` is."""
 
     id: str
     attempts: int

@@ -1,7 +1,7 @@
 """The last progress of each running job, in Redis, for readers that did not follow from the start."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -11,8 +11,7 @@ from app.queue.connect import Redis
 TTL_S = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(NamedTuple):
     """How far an attempt is. ``percent`` is 0–100."""
 
     attempt: int

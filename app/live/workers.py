@@ -15,6 +15,7 @@ from app.queue.connect import Redis
 log = get_log()
 
 ALIVE_S = 15  # without a heartbeat for longer, a worker counts as gone
+_FORGOTTEN_S = 600  # after which a silent worker is taken off the list, whether or not an API told of its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,11 @@ async def tell_of_lost(redis: Redis, outbox: Outbox) -> None:
 
 
 async def alive_workers(redis: Redis) -> list[Heartbeat]:
-    """Return the workers that were heard of lately, by id, and forget the others."""
+    """Return the workers that were heard of lately, by id; those of whose end nobody had to be told are forgotten."""
+    now_ms = to_ms(utc_now())
     pipe = redis.pipeline(transaction=False)
-    pipe.zremrangebyscore(keys.WORKERS, "-inf", to_ms(utc_now()) - 1000 * ALIVE_S)
-    pipe.zrange(keys.WORKERS, 0, -1)
+    pipe.zremrangebyscore(keys.WORKERS, "-inf", now_ms - 1000 * _FORGOTTEN_S)
+    pipe.zrangebyscore(keys.WORKERS, f"({now_ms - 1000 * ALIVE_S}", "+inf")
     _, listed = await pipe.execute()
     ids = sorted(raw.decode(errors="replace") for raw in listed)
     found = await redis.mget([keys.worker(worker_id) for worker_id in ids]) if ids else []

@@ -41,8 +41,7 @@ class Offer:
     token: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(NamedTuple):
     """One claimed job, held under ``token`` until the lease runs out. ``dead`` is the claim before it, if lost."""
 
     id: str
@@ -159,9 +158,7 @@ class Queue:
             if job_id is None:
                 corrupt.append(Corrupt(queue_key=queue_key, id=raw_id, reason="unusable id", found=raw_id))
             else:
-                claims.append(
-                    Claim(id=job_id, queue_key=queue_key, token=token, dead=_readable(dead), is_aborted=is_aborted)
-                )
+                claims.append(Claim(job_id, queue_key, token, _readable(dead) if dead else None, is_aborted))
         if corrupt:
             await self.quarantine(corrupt)
         next_due = None if next_due_ms < 0 else timedelta(milliseconds=next_due_ms)

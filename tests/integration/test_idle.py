@@ -104,7 +104,7 @@ async def test_a_worker_gives_memory_back_once_each_time_its_work_has_ended(
     monkeypatch.setattr(pulse, "BEAT_S", 0.0)
     monkeypatch.setattr(pulse, "give_back_memory", lambda: given_back.append(at_states[-1]))
 
-    beating = asyncio.create_task(pulse.Pulse(house.redis, "w", describe).run())
+    beating = asyncio.create_task(pulse.Pulse(house.redis, house.outbox, "w", describe).run())
     await eventually(lambda: len(at_states) > len(states))
     await dismiss([beating])
 

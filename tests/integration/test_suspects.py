@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -101,9 +100,9 @@ async def test_a_lone_worker_runs_one_job_at_a_time_whatever_it_is_handed(house:
     near, far = socket.socketpair()
     lone = LoneWorker(house, far, functions={GOOD.kind: count}, queues=["north"], handle_signals=False)
     serving = asyncio.create_task(lone.async_run())
-    near.sendall(orjson.dumps(asdict(first)) + b"\n")
+    near.sendall(orjson.dumps(first._asdict()) + b"\n")
     await eventually(lambda: seen)
-    near.sendall(orjson.dumps(asdict(second)) + b"\n")
+    near.sendall(orjson.dumps(second._asdict()) + b"\n")
     await eventually(lambda: lone._handed_over)
     await eventually(lambda: not lone._wake.is_set())  # it has thought about that
     release.set()
@@ -219,7 +218,7 @@ async def test_a_verdict_on_a_claim_that_is_over_spares_who_runs_the_job_now(hou
     job_id = await suspect(house, GOOD)
     claims = await house.queue.claim(["north"], want=1, token="now")
     await house.lifecycle.start(claims, worker_id="the-worker")
-    former = replace(claims.claims[0], token="before")
+    former = claims.claims[0]._replace(token="before")
 
     assert not await convict(former, house.reader, house.lifecycle, exit_code=-9)
     assert (await row(house, job_id)).status is Status.RUNNING

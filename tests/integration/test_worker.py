@@ -5,6 +5,7 @@ import gc
 import random
 import weakref
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from app.errors import Discard, Retry
 from app.history.rows import Job
+from app.history.writer import Started
 from app.installation import Installation, open_installation
 from app.jobs.contract import Limits, RetryPolicy
 from app.jobs.status import Status
@@ -185,6 +187,109 @@ async def test_an_error_that_no_database_stores_as_it_is_still_ends_its_job(hous
     job = await row(house, job_id)
     assert job.error is not None
     assert job.error.message == "nul \N{REPLACEMENT CHARACTER} and half a pair ?"
+
+
+async def test_a_worker_with_room_left_does_not_claim_again_when_a_job_ends(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = _watched(house, monkeypatch)
+    async with at_work(make_worker(house, {JOB.kind: give_back}, slots=10)):
+        await eventually(lambda: bool(claimed))
+        del claimed[:]
+
+        await becomes(house, await submit(house, JOB), Status.COMPLETED)
+        await eventually(lambda: _nothing_left(house))
+
+    assert claimed == [1]
+
+
+async def test_the_next_claim_does_not_wait_for_a_start(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, claimed = _held_up(house, monkeypatch), _watched(house, monkeypatch)
+    async with at_work(make_worker(house, {JOB.kind: give_back}, slots=10)):
+        ids = [await submit(house, JOB)]
+        await eventually(lambda: sum(claimed) == 1)
+
+        ids.append(await submit(house, JOB))
+        await eventually(lambda: sum(claimed) == 2)
+
+        gate.set()
+        for job_id in ids:
+            assert (await becomes(house, job_id, Status.COMPLETED)).attempts == 1
+
+
+async def test_a_job_that_redis_offers_again_while_it_waits_to_start_runs_once(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[str] = []
+
+    async def note(ctx: Context, _params: Anything) -> Something:
+        runs.append(ctx.job_id)
+        return Something()
+
+    gate, claimed = _held_up(house, monkeypatch), _watched(house, monkeypatch)
+    async with at_work(make_worker(house, {JOB.kind: note}, slots=10)):
+        first = await submit(house, JOB)
+        await eventually(lambda: sum(claimed) == 1)
+        second = await submit(house, JOB)
+        await eventually(lambda: sum(claimed) == 2)
+
+        await house.redis.delete(keys.LEASES, keys.CLAIMS, keys.holder(second), keys.queue("north", 5))
+        await house.lifecycle.restore(
+            [job for job in await house.reader.live_page(before=None, limit=10) if job.id == second]
+        )
+        await eventually(lambda: sum(claimed) == 3)
+
+        gate.set()
+        for job_id in (first, second):
+            assert (await becomes(house, job_id, Status.COMPLETED)).attempts == 1
+    assert runs == [first, second]
+
+
+async def test_an_attempt_that_has_ended_leaves_nothing_to_the_collector(house: Installation) -> None:
+    contexts: list[weakref.ref[Context]] = []
+
+    async def note(ctx: Context, _params: Anything) -> Something:
+        contexts.append(weakref.ref(ctx))
+        return Something()
+
+    async with at_work(make_worker(house, {JOB.kind: note})), _without_collector():
+        await becomes(house, await submit(house, JOB), Status.COMPLETED)
+
+        await eventually(lambda: contexts[0]() is None)
+
+
+def _watched(house: Installation, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the list of how many jobs each claim brings from now on."""
+    claim, brought = house.queue.claim, []
+
+    async def watched(*args: Any, **options: Any) -> Claims:
+        claims = await claim(*args, **options)
+        brought.append(len(claims.claims))
+        return claims
+
+    monkeypatch.setattr(house.queue, "claim", watched)
+    return brought
+
+
+def _held_up(house: Installation, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return what lets starts go on, which wait for it from now on."""
+    start, gate = house.lifecycle.start, asyncio.Event()
+
+    async def held_up(*args: Any, **options: Any) -> list[Started]:
+        await gate.wait()
+        return await start(*args, **options)
+
+    monkeypatch.setattr(house.lifecycle, "start", held_up)
+    return gate
+
+
+@asynccontextmanager
+async def _without_collector() -> AsyncIterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 async def test_a_running_job_can_be_cancelled(house: Installation) -> None:

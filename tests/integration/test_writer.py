@@ -376,7 +376,7 @@ async def test_only_the_attempt_and_the_claim_that_run_can_settle(
     before = await row(reader, job)
     foreign: list[dict[str, Any]] = [{"attempts": 2}, {"attempts": 0}, {"claim": "stale"}, {"id": new_id()}]
 
-    wins = await asyncio.gather(*(writer.settle(replace(ending(job, status), **changes)) for changes in foreign))
+    wins = await asyncio.gather(*(writer.settle(ending(job, status)._replace(**changes)) for changes in foreign))
 
     assert wins == [False] * 4
     assert await row(reader, job) == before
@@ -411,7 +411,7 @@ async def test_of_an_ended_job_only_the_settle_that_ended_it_counts_as_won(
     job = await start_one(writer)
     await writer.settle(ending(job))
 
-    assert not await writer.settle(replace(ending(job), **foreign))
+    assert not await writer.settle(ending(job)._replace(**foreign))
 
 
 async def test_a_settle_after_a_cancel_loses(writer: Writer, reader: Reader) -> None:

@@ -1,7 +1,7 @@
 -- Claim due jobs: highest priority first, first in first out inside a priority, across all queues served.
 -- ARGV: want, lease_ms, token, search (1 looks at every key, not only at the busy ones), then the queue names served
 -- Returns: {now_ms, ms until a job is due or a lease runs out or -1, 1 if more may be due, id, queue_key, dead token or '', aborted 0|1, ...}
--- Cost: O(busy keys + want · log n); an idle claim is a handful of commands.
+-- Cost: O(busy keys + want · log n); an idle claim is a handful of commands, and a job one of its own.
 local want, lease_ms, token, search = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
 local now, served = now_ms(), {}
 for at = 5, #ARGV do served[ARGV[at]] = true end
@@ -73,6 +73,40 @@ for _, queue_key in ipairs(busy) do
 end
 
 local out, next_due, more = {now, -1, 0}, nil, 0
+
+-- Hold the first of these entries, and return how many that are. What many need is asked for in one command, and read
+-- before anything is written: a key of a wrong type must not leave a job half claimed.
+local function take(due, count)
+  if count == 0 then return 0 end
+  local ids, scores, leases, claims = {}, {}, {}, {}
+  for at = 1, count do ids[at] = due[at][2] end
+  local before, aborts = redis.call('HMGET', CLAIMS, unpack(ids)), redis.call('ZMSCORE', ABORTS, unpack(ids))
+  for at, id in ipairs(ids) do
+    local score, queue_key = math.max(due[at][1], 0), due[at][3]
+    scores[queue_key] = scores[queue_key] or {}
+    table.insert(scores[queue_key], exact(score + RUNNING_OFFSET))
+    table.insert(scores[queue_key], id)
+    if redis.call('SET', HOLDER .. id, token, 'NX', 'PX', lease_ms) then
+      local _, dead = read_claim(before[at])
+      leases[#leases + 1], claims[#claims + 1] = now + lease_ms, id
+      leases[#leases + 1], claims[#claims + 1] = id, queue_key .. '|' .. token
+      out[#out + 1] = id
+      out[#out + 1] = queue_key
+      out[#out + 1] = dead or ''
+      out[#out + 1] = aborts[at] and 1 or 0
+    else
+      -- Somebody holds it: arq's abort() re-scores a running job. It goes back under its holder's lease.
+      redis.call('ZADD', LEASES, 'NX', now + math.max(redis.call('PTTL', HOLDER .. id), 1000), id)
+      more = 1  -- it may have hidden another
+    end
+  end
+  for queue_key, members in pairs(scores) do redis.call('ZADD', queue_key, unpack(members)) end
+  if #claims > 0 then
+    redis.call('ZADD', LEASES, unpack(leases))
+    redis.call('HSET', CLAIMS, unpack(claims))
+  end
+  return #claims / 2
+end
 for priority = 10, 1, -1 do
   if want == 0 then break end
   local due = {}
@@ -91,25 +125,9 @@ for priority = 10, 1, -1 do
   if levels[priority] and #levels[priority] > 1 then
     table.sort(due, function(a, b) if a[1] ~= b[1] then return a[1] < b[1] end return a[2] < b[2] end)
   end
-  for _, entry in ipairs(due) do
-    if want == 0 then break end
-    local score, id, queue_key = math.max(entry[1], 0), entry[2], entry[3]
-    place(queue_key, score + RUNNING_OFFSET, id)
-    if redis.call('EXISTS', HOLDER .. id) == 1 then
-      -- Somebody holds it: arq's abort() re-scores a running job. It goes back under its holder's lease.
-      redis.call('ZADD', LEASES, 'NX', now + math.max(redis.call('PTTL', HOLDER .. id), 1000), id)
-      more = 1  -- it may have hidden another
-    else
-      local _, dead = claim_of(id)
-      hold(id, queue_key, token, now, lease_ms)
-      local aborted = redis.call('ZSCORE', ABORTS, id) and 1 or 0
-      out[#out + 1] = id
-      out[#out + 1] = queue_key
-      out[#out + 1] = dead or ''
-      out[#out + 1] = aborted
-      want = want - 1
-    end
-  end
+  local looked_at = math.min(#due, want)
+  want = want - take(due, looked_at)
+  if looked_at < #due then break end  -- what is left of this level comes before all below
 end
 if want == 0 then
   more = 1

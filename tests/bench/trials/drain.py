@@ -4,12 +4,13 @@ import time
 
 import psutil
 
-from tests.bench.trials.house import NOOP, Terms, fill, open_house, worker_in
+from tests.bench.trials.house import NOOP, Terms, fill, open_house, settle_in, worker_in
 
 
 async def run(terms: Terms) -> dict[str, float]:
     """Drain ``jobs`` no-op jobs with one worker process."""
     async with open_house(terms) as house:
+        await settle_in(house)
         await fill(house, NOOP, terms.jobs)
         worker = worker_in(house, slots=terms.slots, burst=True)
         before, spent = time.perf_counter(), time.process_time()

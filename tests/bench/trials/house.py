@@ -19,6 +19,7 @@ from app.orders import Order
 from app.settings import Settings
 from workers.context import Context
 from workers.families import Work
+from workers.sweep import Sweep
 from workers.worker import Worker
 
 QUEUE = "bench"
@@ -114,6 +115,11 @@ def worker_in(house: Installation, *, slots: int, burst: bool = False) -> Worker
     """Make a worker as its own process makes one."""
     calm_collector()
     return Worker(house, functions=FUNCTIONS, queues=[QUEUE], max_jobs=slots, burst=burst, handle_signals=False)
+
+
+async def settle_in(house: Installation) -> None:
+    """Put an empty Redis in order, as an installation's first worker does once in its life."""
+    await Sweep(house, worker_id="bench").rebuild()
 
 
 async def fill(house: Installation, job_type: AnyJobType, jobs: int) -> None:

@@ -2,12 +2,13 @@
 
 import time
 
-from tests.bench.trials.house import WAIT, Terms, fill, open_house, worker_in
+from tests.bench.trials.house import WAIT, Terms, fill, open_house, settle_in, worker_in
 
 
 async def run(terms: Terms) -> dict[str, float]:
     """Run ``jobs`` jobs of 50 ms in ``slots`` slots."""
     async with open_house(terms) as house:
+        await settle_in(house)
         await fill(house, WAIT, terms.jobs)
         worker = worker_in(house, slots=terms.slots, burst=True)
         before = time.perf_counter()

@@ -1,0 +1,120 @@
+"""Takes jobs in: claims them, and starts what was claimed while the next claim is under way.
+
+A claim waits for Redis and a start for the database; one after the other they would leave a busy worker's event loop
+with nothing to do twice a batch. What is claimed while one start commits is started together.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from app.history.writer import Started
+from app.installation import Installation
+from app.log import get_log
+from app.queue.client import Claims
+from workers.doubt import Doubts
+from workers.lease import LeaseKeeper
+from workers.steady import ANY_OUTAGE, OUTAGE_PAUSE_S
+from workers.suspects import Suspects
+
+log = get_log()
+
+_MAX_CLAIM = 200  # jobs in one claim
+
+
+class Intake:
+    """Claims and starts the jobs of one worker, in the order in which they should run.
+
+    ``keep`` runs what the worker's end has to wait for. ``launch`` is called once for every start, with the jobs that
+    are this worker's to run.
+    """
+
+    def __init__(
+        self,
+        installation: Installation,
+        *,
+        worker_id: str,
+        keeper: LeaseKeeper,
+        suspects: Suspects,
+        doubts: Doubts,
+        keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        launch: Callable[[Sequence[Started]], None],
+    ) -> None:
+        self.pending: dict[str, str] = {}  # claimed jobs that have not started yet, and their claims
+        self.is_clear = asyncio.Event()  # unset for a while after a start found a store away
+        self.is_clear.set()
+        self.is_closed = False  # what is claimed from now on goes back
+        self._queue = installation.queue
+        self._lifecycle = installation.lifecycle
+        self._worker_id = worker_id
+        self._keeper = keeper
+        self._suspects = suspects
+        self._doubts = doubts
+        self._keep = keep
+        self._launch = launch
+        self._number = 0  # of the last claim
+        self._waiting: list[Claims] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def take(self, queues: Sequence[str], *, want: int, search: bool) -> Claims:
+        """Claim up to ``want`` jobs, and start them at once or with all that come while others start.
+
+        Raises what Redis does when it is away.
+        """
+        self._number += 1
+        token, asked_at = f"{self._worker_id}:{self._number}", monotonic()
+        claims = await self._queue.claim(queues, want=min(want, _MAX_CLAIM), token=token, search=search)
+        fresh = await self._doubts.without_my_own(claims, self._queue)
+        if self.is_closed:
+            await self._lifecycle.give_back(fresh.claims)
+        elif fresh.claims:
+            self._keeper.hold_all(fresh.claims, asked_at=asked_at)
+            self._start_soon(fresh)
+        return claims
+
+    def _start_soon(self, claims: Claims) -> None:
+        self.pending.update((claim.id, claim.token) for claim in claims.claims)
+        self._waiting.append(claims)
+        if self._task is None or self._task.done():
+            self._task = self._keep(self._start_all())
+
+    async def _start_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = _together(self._waiting), []
+                await self._start(batch)
+        finally:  # of what is left after a defect, or at the end of the loop, the leases run out
+            for left in self._waiting:
+                self._done_with(left, ())
+            self._waiting = []
+            self.is_clear.set()
+
+    async def _start(self, batch: Claims) -> None:
+        started: Sequence[Started] = ()
+        try:
+            started = await self._lifecycle.start(batch, worker_id=self._worker_id, take_aside=self._suspects.take)
+        except (*ANY_OUTAGE, ResponseError) as error:
+            log.warning("claiming_interrupted", reason=str(error))
+            self.is_clear.clear()
+        finally:
+            self._done_with(batch, started)
+        if not self.is_clear.is_set():
+            await asyncio.sleep(OUTAGE_PAUSE_S)
+            self.is_clear.set()
+
+    def _done_with(self, batch: Claims, started: Sequence[Started]) -> None:
+        won = {job.id for job in started}
+        for claim in batch.claims:
+            if claim.id not in won and claim.id not in self._suspects.held:
+                self._keeper.drop(claim.id, claim.token)
+            del self.pending[claim.id]
+        self._launch(started)
+
+
+def _together(waiting: Sequence[Claims]) -> Claims:
+    """Join claims into one, judged by the latest of their times."""
+    return replace(waiting[-1], claims=[claim for one in waiting for claim in one.claims])
