@@ -19,6 +19,7 @@ from app.api.hub import Hub
 from app.api.inspection import inspection_endpoints
 from app.api.intake import intake_endpoints
 from app.api.keys import key_endpoints
+from app.api.leaving import LEAVING, leave, say_last
 from app.api.links import Links
 from app.api.middleware import add_headers, surround
 from app.api.openapi import document_of
@@ -88,7 +89,8 @@ async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
             key = await create_first_key(installation.database, KeyMint(open_secret(settings)))
             if key is not None:
                 tell_key(key)
-        runner = make_runner(build_app(installation))
+        app = build_app(installation)
+        runner = make_runner(app)
         calm_collector()
         switch_often()
         await runner.setup()
@@ -98,6 +100,7 @@ async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
             log.info("api_started", addresses=[f"http://{host}:{port}" for host, port, *_ in runner.addresses])
             await _until_told_to_stop()
             log.info("api_stopping")
+            await leave(app, runner)
         finally:
             await runner.cleanup()
     log.info("api_stopped")
@@ -123,8 +126,10 @@ def build_app(installation: Installation, *, reread_s: float = REREAD_S) -> web.
     if rate is not None:
         app[RATE_LIMIT] = rate
     app[METRICS] = ProcessMetrics()
+    app[LEAVING] = asyncio.Event()
     _add_routes(app, installation)
     app.on_response_prepare.append(add_headers(limit=limit, origins=origins))
+    app.on_response_prepare.append(say_last)
     app.on_shutdown.append(_close_links)
     app.cleanup_ctx.append(_background)
     return app

@@ -335,6 +335,13 @@ _STORES = (
         "test_cancelled_writes.py::test_a_cancelled_wait_does_not_give_back_what_the_next_one_holds",
     ),
     _guard(
+        "app/api/leaving.py",
+        "a client of an API process that leaves is sent elsewhere with its answer",
+        "if request.app[LEAVING].is_set() and response.status != 101:",
+        "if False:",
+        "test_api_leaving.py::test_what_comes_on_an_open_connection_is_answered_and_sent_elsewhere",
+    ),
+    _guard(
         "app/metrics.py",
         "what was put into quarantine is told",
         "quarantined.add_metric([reason], count)",
