@@ -71,7 +71,7 @@ async def test_a_page_may_load_what_is_ours_and_run_nothing_inline(api: ApiUnder
 
     page = web.Response(text="<p>", content_type="text/html")
     for prepare in api.app.on_response_prepare:
-        await prepare(make_mocked_request("GET", "/"), page)
+        await prepare(make_mocked_request("GET", "/", app=api.app), page)
 
     policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
     assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -72,7 +73,8 @@ class Run:
         return await asyncio.to_thread(function, *args)
 
     async def run_process(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.to_thread(function, SimpleNamespace(progress=lambda *_, **__: None), *args)
+        report = SimpleNamespace(progress=lambda *_, **__: None, time_left_s=inf)
+        return await asyncio.to_thread(function, report, *args)
 
     async def checkpoint(self, state: JsonValue) -> None:
         self.checkpoints.append(state)

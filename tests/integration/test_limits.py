@@ -409,7 +409,7 @@ async def test_params_that_no_longer_fit_their_type_are_not_tried_again(house: I
 async def test_the_heartbeat_tells_how_late_the_loop_was_between_two_beats(
     house: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.pulse._BEAT_S", 1.2)
+    monkeypatch.setattr("workers.pulse.BEAT_S", 1.2)
 
     async def block(_ctx: Context, _params: Anything) -> Something:
         time.sleep(0.6)  # noqa: ASYNC251  # that is the point
