@@ -7,7 +7,7 @@ from collections.abc import Callable
 import uvloop
 
 from app.installation import Installation, check_stores, open_installation
-from app.interpreter import calm_collector
+from app.interpreter import tune_interpreter
 from app.jobs.catalogue import Catalogue
 from app.log import get_log
 from app.settings import Settings
@@ -37,7 +37,7 @@ async def _serve(settings: Settings, catalogue: Catalogue, make: Callable[[Insta
     async with open_installation(settings, catalogue) as installation, watched_loop(settings.worker_hang_s):
         await check_stores(installation)
         worker = make(installation)
-        calm_collector()
+        tune_interpreter()
         await worker.async_run()
         await worker.close()
         return worker

@@ -56,7 +56,7 @@ from app.credentials.keys import KeyMint, create_first_key
 from app.credentials.secret import open_secret
 from app.history.migrate import head_revision
 from app.installation import Installation, check_stores, open_installation
-from app.interpreter import calm_collector, switch_often
+from app.interpreter import tune_interpreter
 from app.jobs.schedules import SCHEDULES
 from app.log import get_log
 from app.metrics import ProcessMetrics
@@ -91,8 +91,7 @@ async def serve(settings: Settings, *, tell_key: Callable[[str], None]) -> None:
                 tell_key(key)
         app = build_app(installation)
         runner = make_runner(app)
-        calm_collector()
-        switch_often()
+        tune_interpreter()
         await runner.setup()
         try:
             site = web.TCPSite(runner, settings.host, settings.port)

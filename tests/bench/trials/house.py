@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from app.installation import Installation, open_installation
-from app.interpreter import calm_collector
+from app.interpreter import tune_interpreter
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.contract import Family, JobType, TaskType
 from app.jobs.fields import Params, Result
@@ -113,7 +113,7 @@ def open_house(terms: Terms) -> AbstractAsyncContextManager[Installation]:
 
 def worker_in(house: Installation, *, slots: int, burst: bool = False) -> Worker:
     """Make a worker as its own process makes one."""
-    calm_collector()
+    tune_interpreter()
     return Worker(house, functions=FUNCTIONS, queues=[QUEUE], max_jobs=slots, burst=burst, handle_signals=False)
 
 
