@@ -9,6 +9,7 @@ _WORKER = "workers/worker.py"
 _ALONE = "workers/alone.py"
 _ATTEMPT = "workers/attempt.py"
 _CONTEXT = "workers/context.py"
+_INTAKE = "workers/intake.py"
 _LIMITS = "workers/limits.py"
 _PROCESS = "workers/process.py"
 
@@ -53,11 +54,18 @@ _STOPPING = (
         f"{_TEST_WORKER}::test_a_stopping_worker_lets_jobs_finish_first",
     ),
     _guard(
-        _WORKER,
+        _INTAKE,
         "what was claimed while the worker was told to stop is given back unstarted",
-        "            if self._is_stopping:\n                await self._house.lifecycle.give_back",
-        "            if False:\n                await self._house.lifecycle.give_back",
+        "if self.is_closed:",
+        "if False:",
         f"{_TEST_WORKER}::test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back_unstarted",
+    ),
+    _guard(
+        _WORKER,
+        "what waits to start is held here, and is not started under another claim",
+        "return self._intake.pending.get(job_id) if attempt is None else attempt.job.claim",
+        "return None if attempt is None else attempt.job.claim",
+        f"{_TEST_WORKER}::test_a_job_that_redis_offers_again_while_it_waits_to_start_runs_once",
     ),
     _guard(
         _WORKER,
@@ -112,7 +120,7 @@ _ALONE_GUARDS = (
         f"{_TEST_SUSPECTS}::test_a_stopping_worker_gives_a_suspect_back_whose_process_was_still_starting",
     ),
     _guard(
-        _WORKER,
+        _INTAKE,
         "a worker with other jobs starts no suspect itself",
         "take_aside=self._suspects.take",
         "take_aside=None",

@@ -1,0 +1,33 @@
+"""The table of guards fits the tree: what the mutation pass takes out is there, once, and so is the test it names."""
+
+import ast
+from functools import cache
+
+import pytest
+
+from tests.model.guards import GUARDS
+from tests.model.guards_api import API_GUARDS
+from tests.model.mutation import ROOT, Mutant
+from tests.model.worker_guards import WORKER_GUARDS
+
+EVERY = (*GUARDS, *WORKER_GUARDS, *API_GUARDS)
+
+
+@pytest.mark.parametrize("mutant", EVERY, ids=lambda mutant: str(mutant.guard))
+def test_a_guard_stands_once_in_its_file_and_its_test_exists(mutant: Mutant) -> None:
+    file, _, name = mutant.test.partition("::")
+
+    assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
+    assert mutant.old != mutant.new
+    assert not name or name.partition("[")[0] in tests_in(file)
+
+
+def test_no_two_guards_have_one_name() -> None:
+    assert len({mutant.guard for mutant in EVERY}) == len(EVERY)
+
+
+@cache
+def tests_in(file: str) -> set[str]:
+    """Return the names of the functions of a test file."""
+    tree = ast.parse((ROOT / file).read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
