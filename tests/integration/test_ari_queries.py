@@ -158,6 +158,19 @@ async def test_a_summary_of_one_user_is_about_nobody_else(run: Run) -> None:
     assert set(result.metrics_summary) == set(Metric)
 
 
+async def test_a_snapshot_that_scores_higher_raises_the_average_of_its_metric_alone(run: Run) -> None:
+    await store(run, [snapshot(engagement=0.2, hours_ago=2), snapshot(snapshot_id="last", engagement=0.6, hours_ago=1)])
+    before = await aggregate_snapshots(context(run), AggregateSnapshotsParams(user_id="u"))
+
+    await store(run, [snapshot(snapshot_id="last", engagement=0.8, hours_ago=1)])
+    after = await aggregate_snapshots(context(run), AggregateSnapshotsParams(user_id="u"))
+
+    assert (before.aggregated_count, after.aggregated_count) == (2, 2)
+    changed = {metric for metric in Metric if before.metrics_summary[metric] != after.metrics_summary[metric]}
+    assert changed == {Metric.ENGAGEMENT}
+    assert after.metrics_summary[Metric.ENGAGEMENT].average == pytest.approx(0.5)
+
+
 async def test_an_empty_window_has_zero_counts_and_no_figures(run: Run) -> None:
     await store(run, [snapshot(hours_ago=25)])
 
