@@ -36,7 +36,16 @@ _WORDS: dict[str, tuple[Status, frozenset[bool]]] = {
 }
 
 
-class Filters(Model):
+class OriginFilter(Model):
+    """Whether what the schedule submitted is meant."""
+
+    scheduled_by: str | None = None
+    """``cron``: only what the schedule submitted; without it, that is left out."""
+    include: str | None = None
+    """``all``: also what the schedule submitted."""
+
+
+class Filters(OriginFilter):
     """Which tasks are meant; conditions combine."""
 
     task_type: str | None = None
@@ -57,10 +66,6 @@ class Filters(Model):
     """Accepted before this time."""
     q: Text | None = None
     """A piece of the id, the kind, the user or the error message, in any case."""
-    scheduled_by: str | None = None
-    """``cron``: only what the schedule submitted; without it, that is left out."""
-    include: str | None = None
-    """``all``: also what the schedule submitted."""
 
 
 class StatusFilters(Filters):
@@ -138,7 +143,7 @@ def filter_of(wanted: Filters, *, catalogue: Catalogue, caller: Caller, statuses
         created_after=wanted.created_after,
         created_before=wanted.created_before,
         q=wanted.q,
-        origin=_origin(wanted),
+        origin=origin_of(wanted),
     )
 
 
@@ -201,7 +206,8 @@ def _queue(name: str | None, catalogue: Catalogue) -> str | None:
     return _known("queue", meant, catalogue.queues)
 
 
-def _origin(wanted: Filters) -> Literal["people", "cron", "all"]:
+def origin_of(wanted: OriginFilter) -> Literal["people", "cron", "all"]:
+    """Return whose tasks are meant; raise BadRequest for words that are not known."""
     _known("scheduled_by", wanted.scheduled_by, ["cron"])
     _known("include", wanted.include, ["all"])
     if wanted.scheduled_by is not None:

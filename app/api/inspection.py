@@ -1,12 +1,13 @@
 """Tasks as a classic broker's tools ask for them: what runs, what waits for a time, what is claimed. Bare arrays."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from pydantic import RootModel
 
 from app.api.endpoint import Call, Endpoint, endpoint
-from app.api.filters import Limit
+from app.api.filters import Limit, OriginFilter, origin_of
 from app.api.redis import asking_redis
 from app.api.schemas import JsonObject
 from app.clock import utc_now
@@ -45,8 +46,8 @@ class InspectedTasks(RootModel[tuple[InspectedTask, ...]]):
     """Tasks, oldest first."""
 
 
-class InspectionQuery(Model):
-    """How many of them."""
+class InspectionQuery(OriginFilter):
+    """How many of them, and whose."""
 
     limit: Limit = 1000
     """The most tasks to answer."""
@@ -61,13 +62,12 @@ def inspection_endpoints() -> Iterator[Endpoint]:
 
 async def list_active_tasks(call: Call, query: InspectionQuery) -> InspectedTasks:
     """List what runs now."""
-    return await _page(call, JobFilter(owner=_owner(call), statuses=frozenset({Status.RUNNING}), origin="all"), query)
+    return await _page(call, _wanted(call, query, Status.RUNNING), query)
 
 
 async def list_scheduled_tasks(call: Call, query: InspectionQuery) -> InspectedTasks:
     """List what waits for a time or a retry."""
-    waiting = frozenset({Status.PENDING})
-    return await _page(call, JobFilter(owner=_owner(call), statuses=waiting, due_after=utc_now(), origin="all"), query)
+    return await _page(call, replace(_wanted(call, query, Status.PENDING), due_after=utc_now()), query)
 
 
 async def list_reserved_tasks(call: Call, query: InspectionQuery) -> InspectedTasks:
@@ -75,7 +75,9 @@ async def list_reserved_tasks(call: Call, query: InspectionQuery) -> InspectedTa
     async with asking_redis():
         claimed = await call.installation.queue.claimed()
     rows = await call.installation.reader.get_many(list(claimed)[:1000])
-    waiting = [job for job in rows.values() if job.status is Status.PENDING and call.caller.may_see(job.submitted_by)]
+    origin = origin_of(query)
+    meant = [job for job in rows.values() if origin == "all" or (job.tick_at is not None) == (origin == "cron")]
+    waiting = [job for job in meant if job.status is Status.PENDING and call.caller.may_see(job.submitted_by)]
     workers = {job_id: token.rpartition(":")[0] for job_id, token in claimed.items()}
     return _shown(sorted(waiting, key=lambda job: job.id)[: query.limit], workers)
 
@@ -85,8 +87,9 @@ async def _page(call: Call, wanted: JobFilter, query: InspectionQuery) -> Inspec
     return _shown(page.jobs, {})
 
 
-def _owner(call: Call) -> str | None:
-    return None if call.caller.is_admin else call.caller.user_id
+def _wanted(call: Call, query: InspectionQuery, status: Status) -> JobFilter:
+    owner = None if call.caller.is_admin else call.caller.user_id
+    return JobFilter(owner=owner, statuses=frozenset({status}), origin=origin_of(query))
 
 
 def _shown(jobs: Sequence[Job], workers: Mapping[str, str]) -> InspectedTasks:

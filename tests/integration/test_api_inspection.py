@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from app.clock import utc_now
 from app.live.workers import beat
 from app.queue import keys
 from app.settings import Settings
@@ -49,6 +50,23 @@ async def test_each_task_is_in_the_list_of_what_it_does(api: ApiUnderTest) -> No
     assert waits["eta"] is not None
     assert (claimed["task_id"], claimed["worker"]) == (reserved["task_id"], "the-worker")
     assert set(active) == set(waits) == set(claimed) == NAMES
+
+
+@pytest.mark.parametrize("name", ["active", "reserved"])
+async def test_what_cron_submitted_is_listed_when_asked_for(api: ApiUnderTest, name: str) -> None:
+    tick = house.order(schedule="hourly", tick_at=house.whole_ms(utc_now()))
+    assert await api.house.lifecycle.submit_tick(tick) is not None
+    await api.submit()
+    await (house.start(api.house) if name == "active" else house.claim(api.house))
+
+    people, cron, every = [
+        await listed(api, name, params=params) for params in ({}, {"scheduled_by": "cron"}, {"include": "all"})
+    ]
+    wrong = await api.ask("GET", f"/api/tasks/{name}/list", params={"include": "some"})
+
+    assert (len(people), len(cron), len(every)) == (1, 1, 2)
+    assert people != cron
+    assert (wrong.status, "known are: all" in wrong.json["detail"]) == (400, True)
 
 
 @pytest.mark.parametrize("name", ["active", "scheduled", "reserved"])
