@@ -266,7 +266,7 @@ class Client:
         while True:
             try:
                 async for event in self._listen(path, {**query, **({"after": after} if after else {})}):
-                    failures, after = 0, event.id
+                    failures, after = 0, event.id or after
                     yield event
             except aiohttp.WSServerHandshakeError as error:
                 if error.status in _KINDS and error.status != 429:

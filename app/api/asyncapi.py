@@ -10,7 +10,7 @@ from app.api.openapi import PACKAGE, service_version
 from app.api.schemas import Task
 
 _OF_TASK = (SNAPSHOT, GAP, CLOSED, *(name for name in EVENT_TYPES if name.startswith("task.")))
-_OF_MANY = (OPENED, GAP, CLOSED, *EVENT_TYPES)
+_OF_MANY = (OPENED, SNAPSHOT, GAP, CLOSED, *EVENT_TYPES)
 _TEMPLATE = "#/components/schemas/{model}"
 _DESCRIPTION = (
     "Each message is JSON: a text frame of a websocket, or the data of a server-sent event, whose id and event repeat "

@@ -60,10 +60,14 @@ class WorkerNews(Model):
 
 
 class StreamOpened(Model):
-    """Every later event that passes the filters follows."""
+    """The tasks that have not ended and pass the filters have been shown; every later event that passes follows."""
 
     resume_with: str
     """The position from which nothing is missed: for ``after``, or the header ``Last-Event-ID``."""
+    snapshots: int
+    """How many tasks were shown."""
+    is_complete: bool
+    """Whether these are all of them: false where only the newest thousand were looked at."""
 
 
 class StreamGap(Model):
@@ -93,8 +97,8 @@ class MessageType:
 
 MESSAGE_TYPES: Mapping[str, MessageType] = MappingProxyType(
     {
-        SNAPSHOT: MessageType(summary="How the task stands when its stream begins.", data=Task),
-        OPENED: MessageType(summary="A stream of many tasks begins.", data=StreamOpened),
+        SNAPSHOT: MessageType(summary="How a task stands when the stream begins.", data=Task),
+        OPENED: MessageType(summary="The tasks of a list have been shown.", data=StreamOpened),
         GAP: MessageType(summary="History was trimmed, or Redis lost it.", data=StreamGap),
         CLOSED: MessageType(summary="The stream of server-sent events ends.", data=StreamClosed),
         "task.submitted": MessageType(summary="A task was accepted.", data=TaskNews),

@@ -13,13 +13,18 @@ from app.api.news import END, GAP, OPENED, SNAPSHOT, StreamGap, StreamOpened, me
 from app.api.schemas import Task, task_of
 from app.api.views import find_visible, latest_progress
 from app.errors import NotFound, Unavailable
+from app.history.reader import JobFilter
 from app.history.rows import Job
 from app.installation import Installation
+from app.jobs.status import Status
 from app.live.events import LOST, NOWHERE, Event, Position, ending_of, is_held, latest, replay
 from app.live.progress import Progress
 from app.queue.connect import OUTAGES
 
 _MAX_REPLAYED = 20_000  # events that one resume looks through; a client that missed more begins anew
+_MAX_SHOWN = 1000  # tasks of a list that are shown when it begins, the newest
+_NO_POSITION = ""  # of what a client cannot resume from: cut off after it, it gets the whole beginning again
+_LIVE = frozenset({Status.PENDING, Status.RUNNING})
 
 
 class Ended(Exception):
@@ -66,7 +71,7 @@ class TaskStory:
                         for news in await follower.take():
                             await self._tell(link, news)
                     except Gap:
-                        await _tell_gap(link, follower, follower.since)
+                        await _tell_gap(link, follower.since)
                         await self._show(link, follower)
             except Ended:
                 return WSCloseCode.OK, "the task has ended"
@@ -83,7 +88,7 @@ class TaskStory:
         await self.check()
         missed = await _missed(self._setting, follower, after)
         if missed is None:
-            await _tell_gap(link, follower, after)
+            await _tell_gap(link, after)
             return False
         self._last = missed.told.last(self._job_id)
         for news in missed.news:
@@ -132,12 +137,14 @@ class TaskStory:
 
 
 class ListStory:
-    """Every event of a caller's tasks that passes the filters, from now on."""
+    """A snapshot of a caller's live tasks that pass the filters, and from then on every event that does."""
 
     def __init__(self, setting: Setting, wants: Callable[[Event], bool]) -> None:
         self._setting = setting
         caller = setting.caller
-        self._interest = Interest(room=owner_room(None if caller.is_admin else caller.user_id), wants=wants)
+        self._owner = None if caller.is_admin else caller.user_id
+        self._interest = Interest(room=owner_room(self._owner), wants=wants)
+        self._shown: dict[str, Event] = {}  # by id: what a snapshot has told, until something newer is
 
     async def tell(self, link: Link) -> tuple[int, str]:
         """Tell everything, for ever."""
@@ -147,9 +154,9 @@ class ListStory:
                 await self._open(link, follower)
             while True:
                 try:
-                    await link.send([news.message for news in await follower.take()])
+                    await link.send([news.message for news in await follower.take() if self._is_new(news.event)])
                 except Gap:
-                    await _tell_gap(link, follower, follower.since)
+                    await _tell_gap(link, follower.since)
                     await self._open(link, follower)
 
     async def check(self) -> None:
@@ -158,14 +165,31 @@ class ListStory:
     async def _resume(self, link: Link, follower: Follower, after: Position) -> bool:
         missed = await _missed(self._setting, follower, after)
         if missed is None:
-            await _tell_gap(link, follower, after)
+            await _tell_gap(link, after)
             return False
         await link.send([news.message for news in missed.news])
         return True
 
     async def _open(self, link: Link, follower: Follower) -> None:
-        since = follower.since
-        await link.send([message_of(since, OPENED, StreamOpened(resume_with=str(since)))])
+        """Send the snapshots; they hold everything up to the follower's beginning."""
+        since, house = follower.since, self._setting.installation
+        wanted = JobFilter(owner=self._owner, statuses=_LIVE, origin="all")
+        page = await house.reader.page(wanted, sort="-created_at", limit=_MAX_SHOWN)
+        stands = {job.id: ending_of(job) for job in page.jobs}
+        jobs = [job for job in page.jobs if self._interest.wants(stands[job.id])]
+        progress = await latest_progress(house.redis, jobs)
+        tasks = [task_of(job, progress=progress.get(job.id), for_admin=self._setting.caller.is_admin) for job in jobs]
+        self._shown = {task.task_id: replace(stands[task.task_id], progress=task.progress) for task in tasks}
+        opened = StreamOpened(resume_with=str(since), snapshots=len(tasks), is_complete=page.next_cursor is None)
+        shown = [message_of(_NO_POSITION, SNAPSHOT, task) for task in tasks]
+        await link.send([*shown, message_of(since, OPENED, opened)])
+
+    def _is_new(self, event: Event) -> bool:
+        shown = self._shown.get(event.job_id)
+        if shown is not None and not is_newer(event, shown):
+            return False
+        self._shown.pop(event.job_id, None)
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,5 +229,5 @@ def _concerns(event: Event, interest: Interest) -> bool:
     return (interest.room in rooms or (not event.job_id and interest.room[0] != "job")) and interest.wants(event)
 
 
-async def _tell_gap(link: Link, follower: Follower, after: Position) -> None:
-    await link.send([message_of(follower.since, GAP, StreamGap(after=str(after)))])
+async def _tell_gap(link: Link, after: Position) -> None:
+    await link.send([message_of(_NO_POSITION, GAP, StreamGap(after=str(after)))])

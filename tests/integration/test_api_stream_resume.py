@@ -230,10 +230,15 @@ async def test_whose_position_is_gone_is_told_of_a_gap_and_gets_a_fresh_snapshot
     async with aclosing(way(api, path, snapshot["id"])) as stream:  # type: ignore[type-var]
         gap, fresh = await first_of(stream, 2)
     async with aclosing(way(api, LIST, snapshot["id"])) as stream:  # type: ignore[type-var]
-        of_list = await first_of(stream, 2)
+        of_list = await first_of(stream, 3)
 
     assert (gap["type"], gap["data"]["after"], fresh["type"]) == ("stream.gap", snapshot["id"], "task.snapshot")
-    assert [message["type"] for message in of_list] == ["stream.gap", "stream.opened"]
+    assert [message["type"] for message in of_list] == ["stream.gap", "task.snapshot", "stream.opened"]
+    assert [message["id"] for message in (gap, *of_list[:2])] == [
+        "",
+        "",
+        "",
+    ]  # who is cut off here hears all of it again
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -245,12 +250,13 @@ async def test_followers_hear_of_a_gap_when_redis_loses_everything_under_them(ap
         aclosing(way(api, LIST)) as together,  # type: ignore[type-var]
     ):
         await first_of(alone, 1)
-        await first_of(together, 1)
+        begun = await first_of(together, 2)
         await api.house.redis.flushdb()
 
-        heard = [message["type"] for message in [*await first_of(alone, 2), *await first_of(together, 2)]]
+        heard = [message["type"] for message in [*await first_of(alone, 2), *begun, *await first_of(together, 3)]]
 
-    assert heard == ["stream.gap", "task.snapshot", "stream.gap", "stream.opened"]
+    begin = ["task.snapshot", "stream.opened"]
+    assert heard == ["stream.gap", "task.snapshot", *begin, "stream.gap", *begin]
 
 
 async def test_a_list_hears_of_an_end_whose_event_was_lost(api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,21 +290,44 @@ async def test_a_list_hears_of_a_job_whose_every_event_was_lost(
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_a_list_begins_with_each_live_task_that_passes_its_filters_and_tells_nothing_older(
+    api: ApiUnderTest, way: Way
+) -> None:
+    ended = await house.start_one(api.house)
+    await house.settle(api.house, ended)
+    running = await house.start_one(api.house)
+    (other,) = await house.submit(api.house, house.order(house.count))
+
+    async with aclosing(way(api, f"{LIST}?queue=alpha")) as stream:  # type: ignore[type-var]
+        snapshot, opened = await first_of(stream, 2)
+        api.house.outbox.post(replace(progress_of(running.id, 0.0, 1), type="task.started"))  # told late
+        api.house.outbox.post(replace(progress_of(other.id, 50.0, 1), queue="beta"))
+        api.house.outbox.post(progress_of(running.id, 50.0, 1))
+        (news,) = await first_of(stream, 1)
+
+    assert (snapshot["type"], snapshot["id"], snapshot["data"]["task_id"]) == ("task.snapshot", "", running.id)
+    assert (snapshot["data"]["status"], opened["type"]) == ("running", "stream.opened")
+    assert (opened["data"]["snapshots"], opened["data"]["is_complete"]) == (1, True)
+    assert (news["data"]["task_id"], news["data"]["progress"]) == (running.id, 50.0)
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_who_follows_hears_of_a_gap_where_a_process_had_to_drop_events(
     api: ApiUnderTest, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = await house.submit(api.house)
     async with aclosing(way(api, LIST)) as stream:  # type: ignore[type-var]
-        (opened,) = await first_of(stream, 1)
+        _, opened = await first_of(stream, 2)
         monkeypatch.setattr(outbox, "_MAX_WAITING", 3)
         api.house.outbox._waiting = deque(maxlen=3)
         api.house.outbox.post_all((progress_of(job.id, percent), None) for percent in (1.0, 2.0, 3.0, 4.0))
-        heard = await first_of(stream, 3)
+        heard = await first_of(stream, 4)
     async with aclosing(way(api, LIST, opened["id"])) as stream:  # type: ignore[type-var]
-        later = await first_of(stream, 2)
+        later = await first_of(stream, 3)
 
-    assert [message["type"] for message in heard] == ["stream.gap", "stream.opened", "task.progress"]
-    assert [message["type"] for message in later] == ["stream.gap", "stream.opened"]
+    begin = ["stream.gap", "task.snapshot", "stream.opened"]
+    assert [message["type"] for message in heard] == [*begin, "task.progress"]
+    assert [message["type"] for message in later] == begin
 
 
 @pytest.mark.parametrize("way", WAYS)
