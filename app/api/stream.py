@@ -73,7 +73,7 @@ async def follow_task(call: Call, query: StreamQuery) -> web.StreamResponse:
 
 
 async def follow_tasks(call: Call, query: ListStreamQuery) -> web.StreamResponse:
-    """Follow all one's tasks, administrators everybody's, by websocket or server-sent events."""
+    """Follow all one's tasks, administrators everybody's: a snapshot of each live one, then every later event."""
 
     def make(setting: Setting) -> Story:
         return ListStory(setting, event_filter_of(query, catalogue=call.installation.catalogue, types=EVENT_TYPES))
