@@ -1,6 +1,7 @@
 """What operators ask: queues, workers, health, metrics, the catalogue, the OpenAPI document."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.api.resources import THROUGHPUT
-from app.clock import utc_now
 from app.jobs.status import Status
 from app.live.totals import read_totals
 from app.live.workers import Heartbeat, beat
@@ -17,6 +17,7 @@ from app.settings import Settings
 from tests.support import house
 from tests.support.api import ADA_KEY, ApiUnderTest, running_api
 from tests.support.waiting import eventually
+from tests.support.workers import heartbeat
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -61,7 +62,7 @@ async def test_a_queue_tells_how_many_jobs_end_per_second(api: ApiUnderTest) -> 
 
 
 async def test_live_workers_are_listed(api: ApiUnderTest) -> None:
-    await beat(api.house.redis, heartbeat("w1"))
+    await beat(api.house.redis, busy_worker())
 
     status = (await api.ask("GET", "/api/tasks/workers/status")).json
     stats = (await api.ask("GET", "/api/tasks/workers/stats")).json
@@ -78,7 +79,7 @@ async def test_live_workers_are_listed(api: ApiUnderTest) -> None:
 
 async def test_health_is_degraded_without_workers_and_whole_with_one(api: ApiUnderTest) -> None:
     before = (await api.ask("GET", "/api/tasks/health")).json
-    await beat(api.house.redis, heartbeat("w1"))
+    await beat(api.house.redis, busy_worker())
     after = (await api.ask("GET", "/api/tasks/health")).json
 
     assert (before["status"], before["checks"]["workers"]) == ("degraded", "none")
@@ -165,23 +166,10 @@ async def test_the_openapi_document_holds_every_route_and_no_loose_end(api: ApiU
     assert len(operations) == len(set(operations))
 
 
+def busy_worker() -> Heartbeat:
+    return replace(heartbeat("w1"), slots=10, running=2, processed=7, failed=1, rss=1_000_000, loop_lag=0.001)
+
+
 async def counted(api: ApiUnderTest, ended: int = 1) -> bool:
     totals = await read_totals(api.house.redis)
     return sum(count for key, count in totals.items() if key[0] == "tasks") >= ended
-
-
-def heartbeat(worker_id: str) -> Heartbeat:
-    return Heartbeat(
-        id=worker_id,
-        host="here",
-        pid=1,
-        queues=["alpha"],
-        slots=10,
-        running=2,
-        processed=7,
-        failed=1,
-        rss=1_000_000,
-        loop_lag=0.001,
-        started_at=utc_now(),
-        last_heartbeat=utc_now(),
-    )

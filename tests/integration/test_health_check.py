@@ -10,8 +10,8 @@ from app.installation import Installation, open_installation
 from app.jobs.system import HealthCheckParams, HealthCheckResult
 from app.live.workers import beat
 from app.settings import Settings
-from tests.integration.test_api_operations import heartbeat
 from tests.support.run import context_of
+from tests.support.workers import heartbeat
 from workers.families.system import health
 
 

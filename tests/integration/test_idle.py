@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from app.clock import utc_now
 from app.installation import Installation
 from app.live.workers import Heartbeat, alive_workers, beat
 from app.queue import keys
 from app.settings import Settings
 from tests.support.house import QUEUES, open_house
 from tests.support.waiting import eventually
+from tests.support.workers import heartbeat
 from workers import pulse, sweep
 from workers.lease import LeaseKeeper
 from workers.steady import dismiss
@@ -109,21 +109,3 @@ async def test_a_worker_gives_memory_back_once_each_time_its_work_has_ended(
     await dismiss([beating])
 
     assert given_back == [(0, 6), (0, 9)]
-
-
-def heartbeat(name: str) -> Heartbeat:
-    now = utc_now()
-    return Heartbeat(
-        id=name,
-        host="h",
-        pid=1,
-        queues=[],
-        slots=1,
-        running=0,
-        processed=0,
-        failed=0,
-        rss=1,
-        loop_lag=0.0,
-        started_at=now,
-        last_heartbeat=now,
-    )

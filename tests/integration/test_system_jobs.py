@@ -28,10 +28,10 @@ from app.live.workers import beat
 from app.orders import Order
 from app.records.alerts import ALERTS, Alert
 from app.settings import Settings
-from tests.integration.test_api_operations import heartbeat
 from tests.integration.test_reader import plan_of
 from tests.support.house import new_job
 from tests.support.run import NOW, context_of
+from tests.support.workers import heartbeat
 from tests.support.workplace import drain, make_worker, row
 from workers.families.system import daily_metrics, monitor, monitor_queues
 from workers.settings import worker_settings
