@@ -31,7 +31,7 @@ CANCEL_S = 5.0  # the aim is 2
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
-pytestmark = pytest.mark.timeout(180)  # a limit, not an expectation
+pytestmark = pytest.mark.timeout(400)  # a limit, not an expectation
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def test_the_loop_stays_free_while_models_are_trained_and_judged(house: In
     for job_type, params in ((model.finetune, tuning), (model.evaluate, judging)):
         async with watched_loop() as lags:
             before = time.monotonic()
-            job = await becomes(house, await submit(house, job_type, params), Status.COMPLETED, within=90)
+            job = await becomes(house, await submit(house, job_type, params), Status.COMPLETED, within=150)
             took_s = time.monotonic() - before
 
         figures = f"loop lag p99 {p99(lags) * 1000:.1f} ms, most {max(lags) * 1000:.1f} ms"
@@ -85,7 +85,7 @@ async def test_a_cancel_ends_the_work_at_once(house: Installation, job_type: Any
     tuning = FinetuneParams(user_id="ada", model_name="sgd-classifier", training_samples=EXAMPLES)
     judging = EvaluateParams(user_id="ada", model_name="kneser-ney", test_samples=EXAMPLES)
     job_id = await submit(house, job_type, tuning if job_type is model.finetune else judging)
-    child = await eventually(child_of_this, within=60)
+    child = await eventually(child_of_this, within=120)
 
     before = time.monotonic()
     await house.lifecycle.cancel(job_id)

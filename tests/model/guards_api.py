@@ -56,8 +56,8 @@ _TENANCY = (
     _guard(
         "app/api/stories.py",
         "a list stream tells of the caller's own tasks only",
-        "owner_room(None if caller.is_admin else caller.user_id)",
-        "owner_room(None)",
+        "self._owner = None if caller.is_admin else caller.user_id",
+        "self._owner = None",
         f"{_RESUME}::test_everybody_follows_their_own_and_the_administrator_all",
     ),
     _guard(
