@@ -33,7 +33,7 @@ from workers.worker import Worker
 pytestmark = pytest.mark.timeout(400)  # a limit, not an expectation: a busy machine starts a process slowly
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-LABELS = 4  # one regression each: so many make training last for some seconds
+LABELS = 8  # one regression each: so many make training last for some seconds
 FEW_EPOCHS = 1e-4  # a step so small that validation gets better to the last epoch
 
 SOON = replace(finetune_type, retry=RetryPolicy(max_retries=2, base_s=0.05))
@@ -44,7 +44,7 @@ async def house(settings: Settings) -> AsyncIterator[Installation]:
     catalogue = Catalogue([Family(name="model", summary="", job_types=(SOON,))])
     quick = settings.model_copy(update={"lease_s": 2.0, "worker_cron": False, "worker_grace_s": 0.0})
     async with open_installation(quick, catalogue) as house:
-        await house.records.upsert(TRAINING_EXAMPLES, [example(number) for number in range(800)])
+        await house.records.upsert(TRAINING_EXAMPLES, [example(number) for number in range(1_500)])
         yield house
 
 
@@ -68,7 +68,7 @@ def example(number: int) -> TrainingExample:
 
 
 async def submit(house: Installation) -> str:
-    params = FinetuneParams(user_id="ada", model_name="sgd-classifier", training_samples=800, learning_rate=FEW_EPOCHS)
+    params = FinetuneParams(user_id="ada", model_name="sgd-classifier", training_samples=1_500, learning_rate=FEW_EPOCHS)
     (job,) = await house.lifecycle.submit([Order(job_type=SOON, params=params, owner="ada", user_id="ada")])
     return job.id
 
