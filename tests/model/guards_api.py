@@ -214,7 +214,7 @@ _ONCE = (
         "a key is taken in the transaction of its rows",
         "if receipt is not None and not _claim(connection, receipt):",
         "if receipt is not None and (_claim(connection, receipt), False)[1]:",
-        "test_api_idempotency.py::test_two_processes_with_one_key_do_it_once",
+        "tests/acceptance/test_idempotency.py::test_a_key_sent_ten_times_to_two_processes_makes_one_task",
     ),
     _guard(
         "app/api/idempotency.py",
