@@ -68,7 +68,9 @@ def example(number: int) -> TrainingExample:
 
 
 async def submit(house: Installation) -> str:
-    params = FinetuneParams(user_id="ada", model_name="sgd-classifier", training_samples=1_500, learning_rate=FEW_EPOCHS)
+    params = FinetuneParams(
+        user_id="ada", model_name="sgd-classifier", training_samples=1_500, learning_rate=FEW_EPOCHS
+    )
     (job,) = await house.lifecycle.submit([Order(job_type=SOON, params=params, owner="ada", user_id="ada")])
     return job.id
 
