@@ -183,7 +183,7 @@ _LIMITS = (
         "what is about to be accepted counts as waiting",
         "waiting + self._coming[owner] + count",
         "waiting + count",
-        "test_api_quotas.py::test_many_at_once_exceed_the_quota_by_no_more_than_they_are",
+        "test_api_quotas.py::test_submits_that_come_together_are_counted_for_together_and_none_slips_past",
     ),
     _guard(
         "app/api/reading.py",
