@@ -48,6 +48,10 @@ chaos: $(DEVELOPMENT) ## kill, stop and cut for an hour, and count what was lost
 	@$(BIN)/python -m pytest -m chaos
 	@$(BIN)/python -m tests.chaos
 
+.PHONY: repeat
+repeat: $(DEVELOPMENT) ## run the chaos and concurrency tests again and again (TIMES=20)
+	@$(BIN)/python -m tests.repeat $(TIMES)
+
 .PHONY: fuzz
 fuzz: $(DEVELOPMENT) ## send 20,000 made-up requests to the running service (FUZZ_SEED=…)
 	@$(BIN)/python -m pytest -m chaos tests/acceptance/test_fuzz.py

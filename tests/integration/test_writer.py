@@ -555,7 +555,7 @@ async def test_two_writers_with_the_same_rows_in_opposite_orders_never_deadlock(
         ours, theirs = await asyncio.gather(start(writer, *jobs, **tokens), start(other, *jobs[::-1], **tokens))
         assert {job.id for job in ours} == {job.id for job in theirs}
         renewals = [ending(job, Status.RUNNING, outcome="released", error=None, result=None) for job in ours]
-        await asyncio.gather(*map(writer.settle, renewals), *map(other.settle, renewals[::-1]))
+        await asyncio.gather(writer.settle_all(renewals), other.settle_all(renewals[::-1]))
 
     assert {(await row(reader, job)).attempts for job in jobs[::50]} == {8}
 
