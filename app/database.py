@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import aiosqlite
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -319,16 +320,38 @@ class _TidyConnection(sqlite3.Connection):
         super().close()
 
 
+class _Connection(aiosqlite.Connection):
+    """A connection whose thread is told to end once: whoever told it a second time would wait for ever.
+
+    SQLAlchemy does so with one that is closed for a task which is cancelled twice, and the event loop never closes.
+    """
+
+    def stop(self) -> "asyncio.Future[None] | None":
+        """Let the thread end after what it was given."""
+        return super().stop() if self._running else None
+
+
+def _connect(path: str, **options: Any) -> _Connection:
+    connection = _Connection(lambda: sqlite3.connect(path, **options), iter_chunk_size=64)
+    connection._thread.daemon = True  # as SQLAlchemy has it
+    return connection
+
+
 def _open_sqlite(url: sa.URL, settings: Settings) -> Database:
     if not url.database or url.database == ":memory:":
         raise Misconfigured("DATABASE_URL must name a file: several processes share the database.")
     path = Path(url.database)
     path.parent.mkdir(parents=True, exist_ok=True)
+    once: dict[str, Any] = {"async_creator_fn": _connect}
     reads = create_async_engine(
-        url, echo=settings.db_echo, pool_size=settings.db_pool_size, max_overflow=settings.db_max_overflow
+        url,
+        echo=settings.db_echo,
+        pool_size=settings.db_pool_size,
+        max_overflow=settings.db_max_overflow,
+        connect_args=once,
     )
     writes = create_async_engine(
-        url, echo=settings.db_echo, pool_size=1, max_overflow=0, connect_args={"factory": _TidyConnection}
+        url, echo=settings.db_echo, pool_size=1, max_overflow=0, connect_args=once | {"factory": _TidyConnection}
     )
     hot = sa.create_engine(url.set(drivername="sqlite+pysqlite"), echo=settings.db_echo, pool_size=1, max_overflow=0)
     for engine, begin in ((reads.sync_engine, "BEGIN"), (writes.sync_engine, _BEGIN_WRITE), (hot, _BEGIN_WRITE)):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from app.database import Database, FileLock
+from app.database import Database, FileLock, open_database
+from app.settings import Settings
 
 
 async def write_two(database: Database) -> None:
@@ -32,6 +33,33 @@ async def test_a_cancelled_writer_leaves_the_database_to_the_others(database: Da
         await asyncio.wait(writers)
         async with asyncio.timeout(5):
             await write_two(database)
+
+
+_LONG_QUESTION = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT max(i) FROM n"
+)
+
+
+async def ask_and_be_cancelled_twice(settings: Settings) -> None:
+    database, asks = open_database(settings), asyncio.Event()
+
+    async def ask() -> None:
+        async with database.read() as connection:
+            asks.set()
+            await connection.execute(sa.text(_LONG_QUESTION))
+
+    asking = asyncio.create_task(ask())
+    await asks.wait()
+    for _ in range(2):
+        await asyncio.sleep(0.05)  # SQLite computes; then SQLAlchemy closes the connection
+        asking.cancel()
+    await asyncio.wait([asking])
+    await database.close()
+
+
+@pytest.mark.timeout(20)  # it would never end
+def test_an_event_loop_closes_after_a_reader_was_cancelled_twice(settings: Settings) -> None:
+    asyncio.run(ask_and_be_cancelled_twice(settings))
 
 
 async def hold(lock: FileLock, has_it: asyncio.Event, until: asyncio.Event) -> None:

@@ -343,6 +343,13 @@ _STORES = (
         "test_cancelled_writes.py::test_a_cancelled_wait_does_not_give_back_what_the_next_one_holds",
     ),
     _guard(
+        "app/database.py",
+        "a connection to SQLite is told to end once, so that its event loop can close",
+        "return super().stop() if self._running else None",
+        "return super().stop()",
+        "test_cancelled_writes.py::test_an_event_loop_closes_after_a_reader_was_cancelled_twice",
+    ),
+    _guard(
         "app/api/leaving.py",
         "a client of an API process that leaves is sent elsewhere with its answer",
         "if request.app[LEAVING].is_set() and response.status != 101:",
