@@ -121,6 +121,13 @@ class Stage:
         self._note(member.name, member.pid, blow)
         member.send(blow)
 
+    async def stop_between_writes(self, member: Member) -> None:
+        """Stop a process while it does not write: stopped with SQLite's lock, it would keep all others from writing."""
+        self.strike(member, "stop")
+        while not await self._is_writable():
+            member.send("continue")
+            member.send("stop")
+
     def note_death(self, member: Member) -> None:
         """Write down that a process has killed itself."""
         self._note(member.name, member.pid, "kill")
@@ -173,6 +180,13 @@ class Stage:
         """Wait until every API answers."""
         async with aiohttp.ClientSession(headers=HEADERS, timeout=aiohttp.ClientTimeout(total=5)) as session:
             await eventually(lambda: _are_ready(session, self.urls), within=_START_S)
+
+    async def _is_writable(self) -> bool:
+        try:
+            async with asyncio.timeout(1), self.database.write():
+                return True
+        except TimeoutError:
+            return False
 
     def _note(self, who: str, pid: int, blow: Blow) -> None:
         self.strikes.append(Strike(who=who, pid=pid, blow=blow, at=time.time()))

@@ -62,7 +62,7 @@ async def _crash_worker(stage: Stage, place: str) -> float:
     """Crash a worker that has just taken jobs; return how long a sound one, stopped meanwhile, needs for them."""
     doomed, sound = stage.workers
     await stage.drained(60)
-    stage.strike(sound, "stop")
+    await stage.stop_between_writes(sound)
     await submit_many(stage, _JOBS)
     doomed.start(FAILPOINT=place)
     await _died(stage, doomed)
