@@ -45,7 +45,7 @@ async def run(terms: Terms) -> dict[str, float]:
 
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 async def _batches(port: int, batches: int) -> float:
