@@ -39,7 +39,7 @@ from app.live.events import ending_of
 from app.live.outbox import Outbox
 from app.log import get_log
 from app.losers import Losers
-from app.orders import Order, mentions_of, new_job, new_jobs, this_moment, whole_ms
+from app.orders import Order, mentions_in, new_job, new_jobs, this_moment, whole_ms
 from app.queue import keys
 from app.queue.client import AT_ITS_PLACE, MAX_BATCH, Claim, Claims, Entry, LetGo, Queue
 from app.queue.connect import OUTAGES
@@ -97,7 +97,7 @@ class Lifecycle:
         key is taken by then, UniqueKeyTaken if a live job has the unique key of one of these, and UnknownName
         when params name what is not there.
         """
-        if mentions := [mention for order in orders for mention in mentions_of(order)]:
+        if mentions := mentions_in(orders):
             await self._references.check(mentions)
         accepted = new_jobs(orders) if len(orders) <= _AT_ONCE else await asyncio.to_thread(new_jobs, orders)
         await self._accept(accepted, receipt(accepted) if receipt else None)

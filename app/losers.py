@@ -22,7 +22,7 @@ from app.jobs.status import Status
 from app.live.events import ending_of
 from app.live.outbox import Outbox
 from app.log import get_log
-from app.orders import Order, mentions_of, whole_ms
+from app.orders import Order, mentions_in, whole_ms
 from app.queue.client import AT_ITS_PLACE, Claim, Corrupt, LetGo, Queue
 from app.queue.connect import OUTAGES
 from app.queue.wire import Body, read_body
@@ -130,7 +130,7 @@ class Losers:
         params = job_type.params.model_validate(row.params)
         order = Order(job_type=job_type, params=params, owner=row.submitted_by, user_id=row.user_id)
         try:
-            await self._references.check(list(mentions_of(order)))
+            await self._references.check(mentions_in([order]))
         except UnknownName as error:
             return Failure(code=error.code, type="UnknownName", message=error.message, is_retryable=False)
         return None

@@ -5,7 +5,8 @@ line (from 1) in its text.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from app.api.auth import Caller
 from app.api.submissions import Form, name_in, order_of
@@ -19,8 +20,7 @@ MAX_TASKS = 10_000
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Item:
+class _Item(NamedTuple):
     """One task as it came: where it stands, its line (0 in a JSON document), its JSON or the JSON's value."""
 
     place: str

@@ -25,7 +25,7 @@ from pydantic_core import to_json
 
 from app.api.auth import NOBODY, Caller, bearer_of
 from app.api.browsers import cookie_caller
-from app.api.reading import JSON_TYPES, MIB, check_media_type, read_body, read_query
+from app.api.reading import JSON_TYPES, MIB, body_at_hand, check_media_type, read_body, read_query
 from app.api.resources import BODIES, INSTALLATION, KEYRING, QUOTA, RATE, RATE_LIMIT, request_id_of
 from app.credentials.acts import Act, record_act
 from app.credentials.scopes import Scope
@@ -47,7 +47,7 @@ class Access(Enum):
     ADMIN = "admin"  #: the administrator
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: making it is part of every request, and would take twice as long
 class Call:
     """One request as its handler sees it."""
 
@@ -84,26 +84,27 @@ class Endpoint:
     takes_key: bool  # whether a request may carry an Idempotency-Key
     reads: tuple[tuple[str, Any], ...]  # the handler's parameters: name and annotation
 
-    def handler(self) -> Handler:
-        """Return the handler that aiohttp calls."""
+    def handler(self, app: web.Application) -> Handler:
+        """Return the handler that aiohttp calls; what it needs of the application is looked up once."""
+        installation, bodies = app[INSTALLATION], app[BODIES]
+        is_limited = self.access is not Access.OPEN and RATE_LIMIT in app
+        takes_body = any(name != "query" for name, _ in self.reads)
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            app = request.app
             caller = await admit(request, self.access, self.scope)
-            call = Call(request=request, caller=caller, installation=app[INSTALLATION])
-            if self.access is not Access.OPEN and not caller.is_admin:
+            call = Call(request=request, caller=caller, installation=installation)
+            if is_limited and not caller.is_admin:
                 await take_units(call, 1)
             if not takes_body:
                 return await self._do(call)
             # Room for what the request brings; a body without a length may be as long as the route takes.
-            length, bodies = request.content_length, app[BODIES]
+            length = request.content_length
             size = bodies.admit(self.body_limit if length is None else min(length, self.body_limit))
             try:
                 return await self._do(call)
             finally:
                 bodies.let_go(size)
 
-        takes_body = any(name != "query" for name, _ in self.reads)
         return handle
 
     async def _do(self, call: Call) -> web.StreamResponse:
@@ -120,6 +121,8 @@ class Endpoint:
             if self.is_audited or self._is_admin_act(call):
                 act = _act(self.operation_id, call, given.get("query"), result)
                 await record_act(call.installation.records, act)
+        if isinstance(answer, web.Response):  # asked first: whether something is a model takes as long as to route it
+            return answer
         if isinstance(answer, BaseModel):
             return json_response(answer, status=self.status, headers=call.headers)
         return answer
@@ -132,7 +135,7 @@ class Endpoint:
         if name == "query":
             return read_query(annotation, request)
         check_media_type(request, self.media_types, unpacks=self.unpacks)
-        raw = await read_body(request, self.body_limit)
+        raw = body_at_hand(request, self.body_limit) or await read_body(request, self.body_limit)
         if name == "raw":
             return raw
         document = parse_json(raw)

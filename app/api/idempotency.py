@@ -7,6 +7,7 @@ may bring the corrected body.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -24,17 +25,23 @@ REPLAYED = "Idempotency-Replayed"
 _MAX_KEY = 255
 
 
-Judge = Callable[[], Awaitable[Sequence[Order]]]
+Judge = Callable[[Call, bytes], Awaitable[Sequence[Order]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submit:
-    """One request that submits: its body, what that asks for, and what is answered once that is committed."""
+class Intake:
+    """One route that submits: what a body asks for, and what is answered once that is committed."""
+
+    judge: Judge
+    answer: Callable[[Call, Sequence[NewJob], Sequence[Order]], bytes]  # JSON; may set the headers of the call
+    status: int
+
+
+class Submit(NamedTuple):
+    """One request that submits: its body, and how its route takes it."""
 
     raw: bytes
-    judge: Judge
-    answer: Callable[[Sequence[NewJob], Sequence[Order]], bytes]  # JSON; may set the headers of the call
-    status: int
+    intake: Intake
 
 
 class Repeats:
@@ -54,7 +61,7 @@ class Repeats:
             orders = await _judged(call, submit)
             async with room_for(call, len(orders)):
                 accepted = await call.installation.lifecycle.submit(orders)
-            return _answer(call, submit.answer(accepted, orders), submit.status)
+            return _answer(call, submit.intake.answer(call, accepted, orders), submit.intake.status)
         place = (call.caller.user_id, key)
         if place in self._in_flight:
             raise RequestRepeated
@@ -74,12 +81,12 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
 
     def receipt(accepted: Sequence[NewJob]) -> Receipt:
         nonlocal body
-        body = submit.answer(accepted, orders)
+        body = submit.intake.answer(call, accepted, orders)
         return Receipt(
             owner=call.caller.user_id,
             key=key,
             fingerprint=fingerprint,
-            status=submit.status,
+            status=submit.intake.status,
             location=call.headers.get("Location"),
             body=body.decode(),
             created_at=utc_now(),
@@ -92,7 +99,7 @@ async def _once(call: Call, submit: Submit, key: str) -> web.Response:
         if (known := await _known(call, key)) is None:
             raise
         return _replay(known, fingerprint)
-    return _answer(call, body, submit.status)
+    return _answer(call, body, submit.intake.status)
 
 
 def _answer(call: Call, body: bytes, status: int) -> web.Response:
@@ -101,7 +108,7 @@ def _answer(call: Call, body: bytes, status: int) -> web.Response:
 
 async def _judged(call: Call, submit: Submit) -> Sequence[Order]:
     """Return the orders, and note those that only an administrator may give."""
-    orders = await submit.judge()
+    orders = await submit.intake.judge(call, submit.raw)
     if any(order.webhook for order in orders):
         orders = await with_webhooks(call, orders)
     if call.caller.is_admin:

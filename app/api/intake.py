@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from app.api.batches import orders_of
 from app.api.endpoint import Access, Call, Endpoint, endpoint, take_units
 from app.api.execution import executed_order_of
-from app.api.idempotency import Judge, Repeats, Submit
+from app.api.idempotency import Intake, Repeats, Submit
 from app.api.rate_limit import cost_of_batch
 from app.api.reading import JSON_TYPES, MIB
 from app.api.schemas import AnsweredTask, acceptance_json, path_of
@@ -88,11 +88,13 @@ def intake_endpoints(catalogue: Catalogue) -> Iterator[Endpoint]:
 def _submit_endpoint(job_type: AnyJobType, repeats: Repeats) -> Endpoint:
     form = submission_form(job_type)
 
-    async def submit_type(call: Call, raw: bytes) -> web.Response:
-        async def judge() -> list[Order]:
-            return [order_of(parse_json(raw), job_type, form, call.caller, raw=raw)]
+    async def judge(call: Call, raw: bytes) -> list[Order]:
+        return [order_of(parse_json(raw), job_type, form, call.caller, raw=raw)]
 
-        return await repeats.once(call, _one(call, raw, judge, status=202))
+    intake = Intake(judge=judge, answer=_answer_one, status=202)
+
+    async def submit_type(call: Call, raw: bytes) -> web.Response:
+        return await repeats.once(call, Submit(raw, intake))
 
     return endpoint(
         "POST",
@@ -111,15 +113,16 @@ def _submit_endpoint(job_type: AnyJobType, repeats: Repeats) -> Endpoint:
 def _enqueue_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
     forms = {job_type.kind: enqueue_form(job_type) for job_type in catalogue}
 
+    async def judge(call: Call, raw: bytes) -> list[Order]:
+        document = parse_json(raw)
+        job_type = catalogue.find(name_in(document))
+        return [order_of(document, job_type, forms[job_type.kind], call.caller, raw=raw)]
+
+    intake = Intake(judge=judge, answer=_answer_one, status=201)
+
     async def enqueue_task(call: Call, raw: bytes) -> web.Response:
         """Submit a task of any kind, by its name or an alias."""
-
-        async def judge() -> list[Order]:
-            document = parse_json(raw)
-            job_type = catalogue.find(name_in(document))
-            return [order_of(document, job_type, forms[job_type.kind], call.caller, raw=raw)]
-
-        return await repeats.once(call, _one(call, raw, judge, status=201))
+        return await repeats.once(call, Submit(raw, intake))
 
     return endpoint(
         "POST", "/tasks/enqueue", enqueue_task, status=201, body=Enqueue, answer=AnsweredTask, takes_key=True
@@ -129,16 +132,17 @@ def _enqueue_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
 def _execute_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
     forms = {job_type.kind: execute_form(job_type) for job_type in catalogue}
 
+    async def judge(call: Call, raw: bytes) -> list[Order]:
+        document = parse_json(raw)
+        job_type = catalogue.find(name_in(document))
+        assert isinstance(document, dict)  # noqa: S101  # it has a name
+        return [executed_order_of(document, job_type, forms[job_type.kind], call.caller, catalogue)]
+
+    intake = Intake(judge=judge, answer=_answer_one, status=202)
+
     async def execute_task(call: Call, raw: bytes) -> web.Response:
         """Submit a task of any kind with positional and named parameters, for older clients."""
-
-        async def judge() -> list[Order]:
-            document = parse_json(raw)
-            job_type = catalogue.find(name_in(document))
-            assert isinstance(document, dict)  # noqa: S101  # it has a name
-            return [executed_order_of(document, job_type, forms[job_type.kind], call.caller, catalogue)]
-
-        return await repeats.once(call, _one(call, raw, judge, status=202))
+        return await repeats.once(call, Submit(raw, intake))
 
     return endpoint(
         "POST",
@@ -155,20 +159,22 @@ def _execute_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
 def _batch_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
     forms = {job_type.kind: enqueue_form(job_type) for job_type in catalogue}
 
-    async def submit_batch(call: Call, raw: bytes) -> web.Response:
-        """Submit up to 10,000 tasks of any kinds, all or none, as JSON or NDJSON."""
+    async def judge(call: Call, raw: bytes) -> list[Order]:
         content_type = call.request.headers.get("Content-Type", "")
 
         def judge_now() -> list[Order]:
             return orders_of(raw, content_type, catalogue=catalogue, forms=forms, caller=call.caller)
 
-        async def judge() -> list[Order]:
-            orders = judge_now() if len(raw) <= _QUICK else await asyncio.to_thread(judge_now)
-            if (cost := cost_of_batch(len(orders))) > 0:
-                await take_units(call, cost)
-            return orders
+        orders = judge_now() if len(raw) <= _QUICK else await asyncio.to_thread(judge_now)
+        if (cost := cost_of_batch(len(orders))) > 0:
+            await take_units(call, cost)
+        return orders
 
-        return await repeats.once(call, Submit(raw=raw, judge=judge, answer=_answer_batch, status=202))
+    intake = Intake(judge=judge, answer=_answer_batch, status=202)
+
+    async def submit_batch(call: Call, raw: bytes) -> web.Response:
+        """Submit up to 10,000 tasks of any kinds, all or none, as JSON or NDJSON."""
+        return await repeats.once(call, Submit(raw, intake))
 
     return endpoint(
         "POST",
@@ -183,16 +189,13 @@ def _batch_endpoint(catalogue: Catalogue, repeats: Repeats) -> Endpoint:
     )
 
 
-def _one(call: Call, raw: bytes, judge: Judge, *, status: int) -> Submit:
-    def answer(accepted: Sequence[NewJob], orders: Sequence[Order]) -> bytes:
-        (job,), (order,) = accepted, orders
-        call.headers["Location"] = path_of(job.id)
-        return acceptance_json(job, acceptance_of(job, order))
-
-    return Submit(raw=raw, judge=judge, answer=answer, status=status)
+def _answer_one(call: Call, accepted: Sequence[NewJob], orders: Sequence[Order]) -> bytes:
+    (job,), (order,) = accepted, orders
+    call.headers["Location"] = path_of(job.id)
+    return acceptance_json(job, acceptance_of(job, order))
 
 
-def _answer_batch(accepted: Sequence[NewJob], orders: Sequence[Order]) -> bytes:
+def _answer_batch(_call: Call, accepted: Sequence[NewJob], orders: Sequence[Order]) -> bytes:
     count = len(accepted)
     lowered = sum(job.priority < (order.priority or 0) for job, order in zip(accepted, orders, strict=True))
     message = f"{count:,} task{'s' if count > 1 else ''} enqueued successfully"

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from app.api.problems import answer_error
 from app.api.resources import METRICS, RATE, REQUEST_ID
@@ -15,7 +15,7 @@ from app.clock import new_id
 from app.errors import TimedOut
 from app.log import bind_request, get_log
 
-X_REQUEST_ID = "X-Request-ID"
+X_REQUEST_ID = istr("X-Request-ID")
 
 log = get_log()
 
@@ -49,6 +49,7 @@ def surround(*, limit: TimeLimit, origins: Collection[str]) -> Middleware:
 
     One, since each more that only passes requests on takes as long as a lesser part of a submit.
     """
+    note = _Notes()
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -67,19 +68,32 @@ def surround(*, limit: TimeLimit, origins: Collection[str]) -> Middleware:
             response = answer_error(late, request)
         except Exception as error:  # the last stop: whatever this is, the client gets an answer and the log the cause
             response = answer_error(error, request)
-        _note(request, response, time.perf_counter() - started)
+        note(request, response.status, time.perf_counter() - started)
         return response
 
     return answer
 
 
-def _note(request: web.Request, response: web.StreamResponse, duration_s: float) -> None:
-    # Not the path: its ids would make a time series each, and its query string may hold a key.
-    route = _route_of(request)
-    request.app[METRICS].count_request(
-        method=_method_of(request), route=route, status=response.status, duration_s=duration_s
-    )
-    log.debug("request_answered", method=request.method, route=route, status=response.status, duration_s=duration_s)
+class _Notes:
+    """Counts, times and logs answers, each by its route: the path's ids would make a time series each.
+
+    Every request passes here, so a route's name is made once, and the logger bound once.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[web.AbstractResource, str] = {}
+        self._log = log.bind()
+
+    def __call__(self, request: web.Request, status: int, duration_s: float) -> None:
+        resource, method = request.match_info.route.resource, request.method
+        name = "none" if resource is None else self._names.get(resource) or self._name(resource)
+        counted = method if method in hdrs.METH_ALL else "other"
+        request.app[METRICS].count_request(method=counted, route=name, status=status, duration_s=duration_s)
+        self._log.debug("request_answered", method=method, route=name, status=status, duration_s=duration_s)
+
+    def _name(self, resource: web.AbstractResource) -> str:
+        name = self._names[resource] = resource.canonical.rstrip("/")
+        return name
 
 
 def _is_preflight(request: web.Request, origins: Collection[str]) -> bool:
@@ -130,12 +144,3 @@ def _allowed_origin(request: web.Request, origins: Collection[str]) -> str | Non
     if origin in origins:
         return origin
     return "*" if "*" in origins else None
-
-
-def _route_of(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical.rstrip("/") if resource is not None else "none"
-
-
-def _method_of(request: web.Request) -> str:
-    return request.method if request.method in hdrs.METH_ALL else "other"

@@ -23,6 +23,20 @@ _PIECE = 256 * 1024  # bytes unpacked at a time: about a millisecond
 Q = TypeVar("Q", bound=BaseModel)
 
 
+def body_at_hand(request: web.Request, limit: int) -> bytes:
+    """Return a body that has come with its headers, as nearly all do; nothing if it must be waited for or unpacked.
+
+    Raise TooLarge if it exceeds ``limit`` bytes.
+    """
+    content = request.content
+    if not content.is_eof() or content.exception() is not None or _is_packed(request):
+        return b""
+    whole = content.read_nowait()
+    if len(whole) > limit:
+        raise _too_large(limit)
+    return whole
+
+
 async def read_body(request: web.Request, limit: int) -> bytes:
     """Return the body, unpacked; raise TooLarge as soon as it is known to exceed ``limit`` bytes, before or after."""
     length = request.content_length
@@ -30,11 +44,6 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         raise _too_large(limit)
     chunks, size = [], 0
     try:
-        if request.content.is_eof() and not _is_packed(request):  # it came with its headers, as nearly all do
-            whole = request.content.read_nowait()
-            if len(whole) > limit:
-                raise _too_large(limit)
-            return whole
         async with asyncio.timeout(_BODY_S):
             arriving = request.content.iter_any()
             async for chunk in _unpacked(arriving) if _is_packed(request) else arriving:

@@ -204,7 +204,7 @@ def _document_handler(served: list[tuple[str, Endpoint]]) -> Work:
 
 
 def _add_route(app: web.Application, prefix: str, found: Endpoint) -> None:
-    handler = found.handler()
+    handler = found.handler(app)
     for path in _spellings(prefix, found):
         if found.method == "GET":
             app.router.add_get(path, handler)  # and HEAD

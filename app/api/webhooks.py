@@ -319,7 +319,7 @@ async def with_webhooks(call: Call, orders: Sequence[Order]) -> list[Order]:
     """
     asked = {order.webhook: f"{order.place.rpartition('/')[0]}/webhook" for order in reversed(orders) if order.webhook}
     known = {text: await _named(call, text, pointer) for text, pointer in asked.items()}
-    return [replace(order, webhook_id=known[order.webhook]) if order.webhook else order for order in orders]
+    return [order._replace(webhook_id=known[order.webhook]) if order.webhook else order for order in orders]
 
 
 async def _named(call: Call, text: str, pointer: str) -> str:

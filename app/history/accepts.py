@@ -1,10 +1,13 @@
 """The one insert that every accept goes through: one statement for any number of jobs. Used by the writers of history.
 
 A row travels as a tuple of a batch (:class:`app.database.Rows`), its JSON as text: SQLAlchemy's own executemany
-took half as long again for a row, most of it holding the interpreter that the API answers with.
+took half as long again for a row, most of it holding the interpreter that the API answers with. On SQLite the
+statement is the driver's own, for its compiled form cost a group of twelve submits a third of their insert; and
+columns that no job of a batch has anything for are left out, each of which would cost SQLite half a microsecond a row.
 """
 
 from collections.abc import Sequence
+from dataclasses import MISSING
 from typing import Any
 
 import orjson
@@ -17,7 +20,6 @@ from app.jobs.status import Status
 
 _ROWS = 1000  # of one statement: a longer one would build a document of megabytes
 _NAMES = tuple(NewJob.__dataclass_fields__)
-_COLUMNS = ", ".join(jobs.c[name].name for name in _NAMES)
 _PENDING = Status.PENDING.value
 
 
@@ -27,23 +29,40 @@ def _type(column: sa.Column[Any]) -> str:
     return "integer" if isinstance(column.type, sa.Integer) else "text"
 
 
-_BATCH = Rows(**{f"row_{name}": _type(jobs.c[name]) for name in _NAMES})
-_STATEMENTS = {
-    dialect: sa.text(
-        f"INSERT INTO background_tasks ({_COLUMNS}, status) "  # noqa: S608  # names of our own columns
-        f"SELECT {', '.join(f'row_{name}' for name in _NAMES)}, '{_PENDING}' FROM {_BATCH.sql(dialect)} "
-        "WHERE true ON CONFLICT (task_id) DO NOTHING"
-    )
-    for dialect in ("sqlite", "postgresql")
-}
+class _Insert:
+    """The statement that fills some columns of the table, for either dialect."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._rows = Rows(**{f"row_{name}": _type(jobs.c[name]) for name in names})
+        self._count = len(names)
+        self._text = {
+            dialect: f"INSERT INTO background_tasks ({', '.join(jobs.c[name].name for name in names)}, status) "  # noqa: S608  # names of our own columns
+            f"SELECT {', '.join(f'row_{name}' for name in names)}, '{_PENDING}' FROM {self._rows.sql(dialect)} "
+            "WHERE true ON CONFLICT (task_id) DO NOTHING"
+            for dialect in ("sqlite", "postgresql")
+        }
+        self._postgres = sa.text(self._text["postgresql"])
+
+    def run(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows, of which the first columns are these; the others hold nothing."""
+        dialect = connection.dialect.name
+        values = self._rows.values(dialect, [row[: self._count] for row in rows])
+        if dialect == "sqlite":
+            connection.exec_driver_sql(self._text[dialect], values)
+        else:
+            connection.execute(self._postgres, values)
+
+
+_PLAIN = tuple(name for name, field in NewJob.__dataclass_fields__.items() if field.default is MISSING)
+_INSERT, _INSERT_PLAIN = _Insert(_NAMES), _Insert(_PLAIN)
 
 
 def insert_jobs(connection: sa.Connection, accepted: Sequence[NewJob]) -> None:
     """Insert jobs; those that are there already stay as they are, so that it may be sent again."""
-    dialect = connection.dialect.name
     for at in range(0, len(accepted), _ROWS):
         rows = [_row(job) for job in accepted[at : at + _ROWS]]
-        connection.execute(_STATEMENTS[dialect], _BATCH.values(dialect, rows))
+        is_plain = not any(any(row[len(_PLAIN) :]) for row in rows)
+        (_INSERT_PLAIN if is_plain else _INSERT).run(connection, rows)
 
 
 def _row(job: NewJob) -> tuple[Any, ...]:

@@ -111,6 +111,7 @@ def submits(stage: Stage, size: Size) -> Iterator[Figure]:
         size.rounds, ours=lambda: stage.run("submits", jobs=size.jobs // 2, rows=size.jobs * 5 // 10_000 * 10_000)
     )["ours"]
     yield seen["submits_s"].figure("POST of one task, durable, 64 at a time", "1/s")
+    yield seen["cpu_us"].figure("CPU of the API for one POST", "µs")
     yield seen["bare_s"].figure("bare aiohttp handler, same body", "1/s")
     yield seen["to_bare"].figure("POST to the bare handler", "×", least=0.35)
     yield seen["batched_s"].figure("batches of 10,000 lines", "tasks/s", least=20_000)
