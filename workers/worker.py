@@ -227,9 +227,9 @@ class Worker(ArqWorker):
         return min(IDLE_POLL_S, max(due_s, 0.001))
 
     def _free_slots(self) -> int:
-        """How many jobs may be claimed: an attempt whose work is done holds no slot, unless too many wait to settle."""
+        """How many jobs may be claimed: one whose work is done holds no slot until more wait to settle than may run."""
         at_work = len(self._intake.pending) + len(self._attempts) - self._closer.count
-        return self.max_jobs - max(at_work, self._closer.count)
+        return min(self.max_jobs, 2 * self.max_jobs - self._closer.count) - at_work
 
     def _look_for_room(self) -> int:
         """Return how many jobs may be claimed, and let the bells wake this worker only if there are any."""
@@ -320,6 +320,7 @@ class Worker(ArqWorker):
                 continue
             if self._has_room.is_set() and not self._is_stopping:
                 self._wake.set()
+                await asyncio.sleep(0)  # the claim goes first, then the next wait
             else:
                 await self._doorbell.pass_on(bell)
 

@@ -1,12 +1,16 @@
 """The batch statements that start and settle jobs, for one dialect. Used by ``app.history.writer`` alone."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
-from app.database import Rows, UtcTime
+from app.clock import iso
+from app.database import Rows, UtcTime, driver_of
 from app.history.tables import jobs
 
 # What a start tells of a job: the first fields of writer.Started, in their order.
@@ -25,6 +29,39 @@ STARTED = (
     "created_at",
     "due_at",
 )
+
+
+class Found(Protocol):
+    """What a statement found or did, whoever ran it."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it wrote."""
+
+    def fetchall(self) -> Sequence[Sequence[Any]]:
+        """Return every row."""
+
+
+class Statement:
+    """One text for both databases, with ``:names``. On SQLite its driver runs it.
+
+    SQLAlchemy's way to the driver costs a single job as much as the work it asks for.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._clause = sa.text(text)
+        if ":now" in text:
+            self._clause = self._clause.bindparams(sa.bindparam("now", type_=UtcTime))
+
+    def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> Found:
+        """Run it; raise what SQLAlchemy would."""
+        if connection.dialect.name != "sqlite":
+            return connection.execute(self._clause, values)
+        try:
+            return driver_of(connection).execute(self.text, values)
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(self.text, dict(values), error, sqlite3.Error) from error
 
 
 class Statements:
@@ -60,17 +97,21 @@ class Statements:
             row_stage="text",
         )
         claims, endings = self.claims.sql(dialect), self.endings.sql(dialect)
-        self.lock = sa.text(
+        self.lock = Statement(
             "SELECT 1 FROM background_tasks WHERE task_id = ANY(CAST(:ids AS text[])) ORDER BY task_id FOR UPDATE"
         )
-        self.interrupted = _timed(_INTERRUPTED.format(rows=claims))
+        self.interrupted = Statement(_INTERRUPTED.format(rows=claims))
         self._returns = dialect == "postgresql"
-        self.start = _timed(_START.format(rows=claims) + (f"RETURNING {_STARTED}" if self._returns else ""))
-        self.started = sa.text(_STARTED_ROWS.format(rows=claims))
-        self.note = sa.text(_NOTE.format(rows=endings))
-        self.complete = sa.text(_COMPLETE.format(rows=self.completions.sql(dialect)))
-        self.settle = sa.text(_SETTLE.format(rows=endings))
-        self.settled = sa.text(_SETTLED.format(rows=endings))
+        self.start = Statement(_START.format(rows=claims) + (f"RETURNING {_STARTED}" if self._returns else ""))
+        self.started = Statement(_STARTED_ROWS.format(rows=claims))
+        self.note = Statement(_NOTE.format(rows=endings))
+        self.complete = Statement(_COMPLETE.format(rows=self.completions.sql(dialect)))
+        self.settle = Statement(_SETTLE.format(rows=endings))
+        self.settled = Statement(_SETTLED.format(rows=endings))
+
+    def moment(self, at: datetime) -> datetime | str:
+        """Return a moment as the database takes it."""
+        return at if self._returns else iso(at)
 
     def start_all(self, connection: sa.Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Start what may start; return the :data:`STARTED` columns of the winners.
@@ -78,10 +119,11 @@ class Statements:
         SQLite gives the GIL away for every row it returns, and a busy event loop keeps it for milliseconds each
         time: there the winners, told by what the update wrote, come as one JSON document.
         """
+        found = self.start.run(connection, values)
         if self._returns:
-            return connection.execute(self.start, values).fetchall()
-        connection.execute(self.start, values)
-        rows: list[list[Any]] = orjson.loads(connection.execute(self.started, values).scalar_one())
+            return found.fetchall()
+        ((text,),) = self.started.run(connection, values).fetchall()
+        rows: list[list[Any]] = orjson.loads(text)
         return rows
 
 
@@ -158,7 +200,3 @@ SELECT task_id FROM background_tasks JOIN {rows}
 ON task_id = row_id AND status = row_status AND attempts = row_attempts AND claim = row_claim
 WHERE status <> 'running'
 """
-
-
-def _timed(text: str) -> sa.TextClause:
-    return sa.text(text).bindparams(sa.bindparam("now", type_=UtcTime))

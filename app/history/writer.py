@@ -147,7 +147,7 @@ class Writer:
         Where other jobs run too (``in_company``), a job that has to run alone is not started.
         """
         values = self._sql.claims.values(self._database.dialect, [tuple(request) for request in requests]) | {
-            "now": now,
+            "now": self._sql.moment(now),
             "worker": worker_id,
             "alone_from": ALONE_AT if in_company else MAX_INTERRUPTIONS,
             "alone_until": MAX_INTERRUPTIONS - 1,
@@ -156,7 +156,7 @@ class Writer:
         def change(connection: sa.Connection) -> Sequence[Sequence[Any]]:
             self._lock(connection, [request.id for request in requests])
             if any(request.dead for request in requests):
-                connection.execute(self._sql.interrupted, values)
+                self._sql.interrupted.run(connection, values)
             return self._sql.start_all(connection, values)
 
         won = {row[0]: row for row in await self._database.transact(change)}
@@ -260,12 +260,12 @@ class Writer:
             ids = [settlement.id for settlement in settlements]
             self._lock(connection, ids)
             if noted:  # before the update, while the guard still finds the row running
-                connection.execute(self._sql.note, noted)
-            written = connection.execute(self._sql.complete, completed).rowcount if completed else 0
-            written += connection.execute(self._sql.settle, others).rowcount if others else 0
+                self._sql.note.run(connection, noted)
+            written = self._sql.complete.run(connection, completed).rowcount if completed else 0
+            written += self._sql.settle.run(connection, others).rowcount if others else 0
             won = set(ids)
             if written < len(ids):  # some perhaps committed before, and the reply was lost
-                won = set(connection.execute(self._sql.settled, self._endings(settlements)).scalars())
+                won = {row[0] for row in self._sql.settled.run(connection, self._endings(settlements)).fetchall()}
             if ended := [s.id for s in settlements if s.drops_checkpoint and s.id in won]:
                 connection.execute(_drop_checkpoints(ended))
             told = insert_deliveries(connection, [s.id for s in settlements if s.status.is_final and s.id in won])
@@ -286,7 +286,7 @@ class Writer:
     def _lock(self, connection: sa.Connection, ids: Iterable[str]) -> None:
         """Lock the rows in one order, so that batches of several workers never deadlock on PostgreSQL."""
         if self._database.dialect == "postgresql":
-            connection.execute(self._sql.lock, {"ids": sorted(ids)})
+            self._sql.lock.run(connection, {"ids": sorted(ids)})
 
 
 def _drop_checkpoints(ids: Sequence[str]) -> sa.Delete:

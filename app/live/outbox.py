@@ -57,6 +57,7 @@ class Outbox:
             self._writer.cancel()
 
     async def _write_all(self) -> None:
+        await asyncio.sleep(0)  # what is told of goes first: a job that was just started, a claim for a free slot
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             try:

@@ -1,6 +1,7 @@
 """Opens Redis. The client is arq's own, with the JSON serialiser, so that ``enqueue_job`` works on it."""
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import hiredis
 from arq.connections import ArqRedis
@@ -42,12 +43,38 @@ class _Steady(AbstractConnection):
             raise redis_errors.DataError(f"A command takes bytes, text and numbers: {error}") from error
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send; on a transport that was closed meanwhile, uvloop raises a RuntimeError, which redis-py lets pass."""
+        """Send what :meth:`pack_command` wrote, in this task.
+
+        redis-py sends in a task of its own, for the sake of the time limit: one more turn of the event loop for every
+        command. On a transport that was closed meanwhile, uvloop raises a RuntimeError, which redis-py lets pass.
+        """
+        if not self.is_connected:
+            await self.connect()  # type: ignore[no-untyped-call]  # redis-py's
+        elif check_health:
+            await self.check_health()  # type: ignore[no-untyped-call]  # redis-py's
         try:
-            await super().send_packed_command(command, check_health)
-        except RuntimeError as error:
+            async with asyncio.timeout(self.socket_timeout):
+                writer = cast(asyncio.StreamWriter, self._writer)
+                writer.writelines(command)
+                await writer.drain()
+        except TimeoutError as error:
+            await self.disconnect(nowait=True)
+            raise redis_errors.TimeoutError("Redis takes nothing more.") from error
+        except (OSError, RuntimeError) as error:
             await self.disconnect(nowait=True)
             raise redis_errors.ConnectionError(str(error)) from error
+        except BaseException:  # half of a command may be on its way
+            await self.disconnect(nowait=True)
+            raise
+
+    async def can_read_destructive(self) -> bool:
+        """Whether an answer that nobody took lies in this connection, or it has ended: then the pool opens it anew.
+
+        redis-py tries to read and cancels that at once: a turn of the event loop and an exception for every command.
+        """
+        stream, parser = cast(Any, self._reader), cast(Any, self._parser)  # neither tells in public what it holds
+        has_ended = stream.at_eof() or stream.exception() is not None
+        return has_ended or bool(stream._buffer) or bool(parser._reader.has_data())
 
 
 class _SteadyTcp(_Steady, Connection):

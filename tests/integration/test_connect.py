@@ -6,6 +6,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.queue.connect import OUTAGES, open_redis
+from tests.support.waiting import eventually
 
 
 def cut(connection: AbstractConnection) -> None:
@@ -42,3 +43,33 @@ def test_the_client_goes_on_after_its_connections_were_closed(redis_url: str) ->
             await redis.aclose(close_connection_pool=True)
 
     assert uvloop.run(ask_again())
+
+
+async def test_an_answer_that_nobody_took_is_never_taken_for_another(redis_url: str) -> None:
+    redis = open_redis(redis_url)
+    try:
+        connection = await redis.connection_pool.get_connection()
+        await connection.send_command("PING")
+        await eventually(lambda: bool(connection._reader._buffer))
+        await redis.connection_pool.release(connection)
+
+        assert await redis.echo("mine") == b"mine"
+    finally:
+        await redis.aclose(close_connection_pool=True)
+
+
+async def test_a_connection_that_redis_has_closed_is_opened_anew_before_a_command_is_sent(redis_url: str) -> None:
+    redis, other = open_redis(redis_url), open_redis(redis_url)
+    try:
+        connection = await redis.connection_pool.get_connection()
+        await redis.connection_pool.release(connection)
+        closed = connection._reader
+        await other.client_kill_filter(_type="normal", skipme=True)
+        await eventually(closed.at_eof)
+
+        await redis.connection_pool.get_connection()
+
+        assert connection._reader is not closed
+    finally:
+        await redis.aclose(close_connection_pool=True)
+        await other.aclose(close_connection_pool=True)

@@ -111,7 +111,7 @@ async def _hang_up(house: Installation) -> None:
     await house.database.reads.dispose()
     await house.database._writes.dispose()
     if house.database._hot is not None:
-        house.database._hot._engine.dispose()
+        house.database._hot.hang_up()
 
 
 async def events(house: Installation) -> list[Event]:

@@ -13,7 +13,6 @@ import pytest
 
 from app.errors import Discard, Retry
 from app.history.rows import Job
-from app.history.writer import Started
 from app.installation import Installation, open_installation
 from app.jobs.contract import Limits, RetryPolicy
 from app.jobs.status import Status
@@ -217,6 +216,22 @@ async def test_the_next_claim_does_not_wait_for_a_start(house: Installation, mon
             assert (await becomes(house, job_id, Status.COMPLETED)).attempts == 1
 
 
+async def test_all_slots_are_filled_again_while_a_batch_settles_and_no_more_than_that(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, claimed = _held_up(house, monkeypatch, "settle_all"), _watched(house, monkeypatch)
+    ids = [await submit(house, JOB) for _ in range(12)]
+    worker = make_worker(house, {JOB.kind: give_back}, slots=4)
+    async with at_work(worker):
+        await eventually(lambda: worker._closer.count == 8)
+
+        assert claimed == [4, 4]
+        assert worker._free_slots() == 0
+        gate.set()
+        for job_id in ids:
+            await becomes(house, job_id, Status.COMPLETED)
+
+
 async def test_a_job_that_redis_offers_again_while_it_waits_to_start_runs_once(
     house: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,15 +286,15 @@ def _watched(house: Installation, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return brought
 
 
-def _held_up(house: Installation, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Return what lets starts go on, which wait for it from now on."""
-    start, gate = house.lifecycle.start, asyncio.Event()
+def _held_up(house: Installation, monkeypatch: pytest.MonkeyPatch, step: str = "start") -> asyncio.Event:
+    """Return what lets a step of the lifecycle go on, which waits for it from now on."""
+    goes_on, gate = getattr(house.lifecycle, step), asyncio.Event()
 
-    async def held_up(*args: Any, **options: Any) -> list[Started]:
+    async def held_up(*args: Any, **options: Any) -> Any:
         await gate.wait()
-        return await start(*args, **options)
+        return await goes_on(*args, **options)
 
-    monkeypatch.setattr(house.lifecycle, "start", held_up)
+    monkeypatch.setattr(house.lifecycle, step, held_up)
     return gate
 
 

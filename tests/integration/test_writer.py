@@ -576,10 +576,13 @@ async def test_two_writers_that_settle_the_same_attempt_agree(writer: Writer, ot
 async def test_sqlite_writes_ahead_and_syncs_every_commit(database: Database) -> None:
     pragmas = ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
 
-    async with database.write() as connection:
-        values = [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in pragmas]
+    def read(connection: sa.Connection) -> list[Any]:
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in pragmas]
 
-    assert values == ["wal", 2, 10000, 1]
+    async with database.write() as connection:
+        values = await connection.run_sync(read)
+
+    assert values == await database.transact(read) == ["wal", 2, 10000, 1]
 
 
 @pytest.mark.databases("postgresql")
@@ -596,8 +599,8 @@ async def test_a_connection_that_breaks_is_an_outage_and_nobodys_fault(writer: W
 @pytest.mark.databases("sqlite")
 async def test_start_and_settle_search_rows_by_their_key(writer: Writer, database: Database) -> None:
     sql = writer._sql
-    texts = (sql.start, sql.started, sql.interrupted, sql.note, sql.complete, sql.settle, sql.settled)
-    plans = [await explain(database, str(text)) for text in texts]
+    statements = (sql.start, sql.started, sql.interrupted, sql.note, sql.complete, sql.settle, sql.settled)
+    plans = [await explain(database, statement.text) for statement in statements]
 
     assert [plan for plan in plans if not any("USING PRIMARY KEY (task_id=?)" in step for step in plan)] == []
     assert [step for plan in plans for step in plan if "SCAN background_tasks" in step] == []

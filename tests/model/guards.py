@@ -121,7 +121,7 @@ _SETTLE = (
     ),
     _sql(
         "a settle sent again has won",
-        "won = set(connection.execute(self._sql.settled, self._endings(settlements)).scalars())",
+        "won = {row[0] for row in self._sql.settled.run(connection, self._endings(settlements)).fetchall()}",
         "won = set()",
         "test_writer.py::test_a_settle_whose_reply_was_lost_counts_as_won_and_changes_nothing",
     ),
