@@ -120,7 +120,7 @@ def test_a_worker_process_loads_no_library_that_only_some_jobs_or_the_api_need()
 
     loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    needless = {"aiohttp", "alembic", "cryptography.hazmat", "jwt", "numpy", "prometheus_client"}
+    needless = {"aiohttp", "alembic", "cryptography.hazmat", "jwt", "numpy", "prometheus_client", "rich"}
     assert not needless & set(loaded.stdout.split())
 
 
