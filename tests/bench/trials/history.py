@@ -3,6 +3,7 @@
 Both stand side by side and take turns, slice by slice, so that they meet the same noise.
 """
 
+import asyncio
 import os
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from app.clock import to_ms, utc_now
 from app.history.reader import JobFilter
 from app.installation import Installation
 from tests.bench.trials.house import NOOP, Terms, fill, open_house, percentile, settle_in, worker_in
-from tests.bench.trials.wire import Line, api, connect, load, request
+from tests.bench.trials.wire import api, load, request, times
 
 _SHORT = 10_000
 _LOOKS = 50  # of one slice
@@ -36,7 +37,6 @@ class _Side:
     terms: Terms
     house: Installation
     port: int = 0
-    line: Line | None = None
     process: psutil.Process | None = None  # the API's
     looks: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # ms
     spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # seconds of CPU
@@ -75,12 +75,11 @@ async def _open(terms: Terms, name: str, redis: int, rows: int) -> AsyncIterator
         await fill(house, NOOP, 1)
         await worker_in(house, slots=1, burst=True).async_run()
         if house.database.file:
-            fill_history(house.database.file, rows)
+            await asyncio.to_thread(fill_history, house.database.file, rows)
         async with api(own.settings()) as (side.port, pid):
-            side.process, side.line = psutil.Process(pid), await connect(side.port)
+            side.process = psutil.Process(pid)
             await load(side.port, _SUBMIT, requests=300, lines=64)
             yield side
-            side.line.close()
 
 
 async def _look(sides: list[_Side]) -> None:
@@ -91,11 +90,11 @@ async def _look(sides: list[_Side]) -> None:
     }.items():
         wholes = [request("GET", path.format(await _known(side))) for side in sides]
         both = [*zip(sides, wholes, strict=True)]
-        for side, whole in both * _WARM_UP:
-            await _ask(side, whole)
+        for side, whole in both:
+            await times(side.port, [whole] * _WARM_UP)
         for side, whole in both * _SLICES:
             spent = _cpu(side)
-            side.looks[name] += [await _ask(side, whole) for _ in range(_LOOKS)]
+            side.looks[name] += await times(side.port, [whole] * _LOOKS)
             side.spent[name] += _cpu(side) - spent
             side.done[name] += _LOOKS
 
@@ -104,14 +103,6 @@ async def _known(side: _Side) -> str:
     """Return the id of a job in the middle of the history."""
     page = await side.house.reader.page(JobFilter(), limit=1, offset=_SHORT // 2)
     return page.jobs[0].id
-
-
-async def _ask(side: _Side, whole: bytes) -> float:
-    assert side.line is not None
-    before = time.perf_counter()
-    status, body = await side.line.send(whole)
-    assert status < 300, (status, body[:300])
-    return (time.perf_counter() - before) * 1000
 
 
 async def _submit(side: _Side, jobs: int) -> None:
