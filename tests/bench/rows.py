@@ -127,6 +127,8 @@ def backlog(stage: Stage, size: Size) -> Iterator[Figure]:
     long, short = seen["long"], seen["short"]
     yield long["jobs_s"].to(short["jobs_s"], f"drain with a backlog of {size.backlog:,}", least=0.9)
     yield long["claim_p99_ms"].to(short["claim_p99_ms"], "claim p99 with it", most=1.5)
+    yield long["cpu_us"].to(short["cpu_us"], "CPU of the worker for one job with it")
+    yield long["redis_cpu_us"].to(short["redis_cpu_us"], "CPU of Redis for one job with it")
 
 
 def history(stage: Stage, size: Size) -> Iterator[Figure]:
@@ -167,6 +169,7 @@ def followers(stage: Stage, size: Size) -> Iterator[Figure]:
     seen = in_turns(size.rounds, ours=lambda: stage.run("followers", jobs=1000, seconds=size.seconds))["ours"]
     yield seen["p99_ms"].figure("1,000 followers, 100 events/s: lag p99", "ms", most=200)
     yield seen["stalled_p99_ms"].figure("the same beside one that stalls", "ms", most=200)
+    yield seen["heard"].figure("part of the progress that was told one by one, not coalesced", "×")
     yield seen["cpu_us"].figure("CPU of the API for one message to one follower", "µs")
 
 

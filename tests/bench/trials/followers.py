@@ -45,11 +45,13 @@ async def run(terms: Terms) -> dict[str, float]:
             reading.cancel()
         for _, writer in crowd:
             writer.close()
-    messages = terms.seconds * _PER_SECOND * terms.jobs / _TASKS
+    heard = len(quiet) / (terms.seconds * _PER_SECOND * _LISTENERS / _TASKS)  # progress that came too late is left out
+    messages = heard * terms.seconds * _PER_SECOND * terms.jobs / _TASKS
     return {
         "p99_ms": percentile(quiet, 0.99),
         "stalled_p99_ms": percentile(beside, 0.99),
         "cpu_us": spent / messages * 1e6,
+        "heard": heard,
     }
 
 
