@@ -138,6 +138,7 @@ def history(stage: Stage, size: Size) -> Iterator[Figure]:
         long, short = seen[f"long_{name}_p99_ms"], seen[f"short_{name}_p99_ms"]
         yield long.figure(f"{name} p99 with {size.history:,} rows", "ms")
         yield long.to(short, f"{name} p99, to 10,000 rows", most=1.5)
+        yield seen[f"long_{name}_p50_ms"].to(seen[f"short_{name}_p50_ms"], f"{name} p50, to 10,000 rows")
     for name, key in {"submits": "submits_s", "drain": "jobs_s"}.items():
         yield seen[f"long_{key}"].to(seen[f"short_{key}"], f"{name} with that history", least=0.85)
     for name in ("status", "list", "stats", "submits", "jobs"):

@@ -12,9 +12,7 @@ from tests.bench.trials.house import NOOP, Terms, fill, open_house, percentile, 
 async def run(terms: Terms) -> dict[str, float]:
     """Accept ``rows`` jobs, then time the first ``jobs``."""
     async with open_house(terms) as house:
-        await settle_in(
-            house
-        )  # else the worker begins with a walk over the whole backlog, for a Redis without an epoch
+        await settle_in(house)  # else the worker begins by walking over the whole backlog
         await fill(house, NOOP, terms.rows)
         worker = worker_in(house, slots=terms.slots)
         claims: list[float] = []

@@ -48,7 +48,8 @@ class _Side:
         p99 = {f"{name}_p99_ms": percentile(times, 0.99) for name, times in self.looks.items()}
         cpu = {f"{name}_cpu_us": self.spent[name] / done * 1e6 for name, done in self.done.items()}
         rates = {f"{name}_s": self.done[name] / seconds for name, seconds in self.taken.items()}
-        return p99 | cpu | rates
+        p50 = {f"{name}_p50_ms": percentile(times, 0.5) for name, times in self.looks.items()}
+        return p50 | p99 | cpu | rates
 
 
 async def run(terms: Terms) -> dict[str, float]:
