@@ -79,7 +79,7 @@ class LeaseKeeper(threading.Thread):
         """End the thread, and wait for it."""
         self._stopping.set()
         self.join(timeout=self._lease_s)
-        self._redis.close()
+        self._redis.close()  # type: ignore[no-untyped-call]  # redis-py types it from 5.3 on
 
     def run(self) -> None:
         """Renew until stopped; a Redis that does not answer is asked again at the next turn."""

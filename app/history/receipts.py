@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.database import Database
 from app.history.accepts import insert_jobs
+from app.history.reader import status_terms
 from app.history.rows import NewJob
 from app.history.tables import jobs, receipts
 from app.jobs.status import LIVE, Status
@@ -103,7 +104,7 @@ def _find_taken(connection: sa.Connection, accepted: Sequence[NewJob]) -> Taken 
             jobs.c.submitted_by == accepted[0].submitted_by,
             jobs.c.unique_key.in_(wanted[at : at + _KEYS]),
         )
-        query = sa.select(jobs.c.unique_key, jobs.c.id).where(*is_meant, jobs.c.status.in_(LIVE)).limit(1)
+        query = sa.select(jobs.c.unique_key, jobs.c.id).where(*is_meant, *status_terms(LIVE)).limit(1)
         row = connection.execute(query).first()
         if row is not None:
             return Taken(unique_key=row.unique_key, job_id=row.id)

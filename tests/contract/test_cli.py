@@ -115,6 +115,15 @@ def test_the_api_process_loads_no_numerical_library() -> None:
     assert not {"numpy", "ruptures", "scipy", "workers"} & set(loaded.stdout.split())
 
 
+def test_a_worker_process_loads_no_library_that_only_some_jobs_or_the_api_need() -> None:
+    program = "import workers.__main__, sys; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    needless = {"aiohttp", "alembic", "cryptography.hazmat", "jwt", "numpy", "prometheus_client", "rich"}
+    assert not needless & set(loaded.stdout.split())
+
+
 def test_the_catalogue_shows_every_job_type_with_its_route() -> None:
     shown = run(APP, "catalogue").stdout
 

@@ -1,6 +1,8 @@
 """The interpreter's settings, and the memory that it gives back."""
 
+import gc
 import platform
+import weakref
 
 import psutil
 import pytest
@@ -20,3 +22,19 @@ def test_memory_that_lies_free_between_blocks_in_use_goes_back_to_the_system() -
     give_back_memory()
 
     assert process.memory_info().rss < before - 20_000_000
+
+
+def test_garbage_in_cycles_that_grew_old_goes_too() -> None:
+    class Node:
+        pass
+
+    node = Node()
+    node.itself = node  # type: ignore[attr-defined]
+    gone = weakref.ref(node)
+    for generation in (0, 1):
+        gc.collect(generation)
+    del node
+
+    give_back_memory()
+
+    assert gone() is None

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import aiohttp
+import psutil
 
 from app.announce import event_of
 from app.clock import utc_now
@@ -28,12 +29,14 @@ _STAMP = re.compile(r'"timestamp":"([^"]+)"')
 
 async def run(terms: Terms) -> dict[str, float]:
     """Follow ten tasks with ``jobs`` websockets in all, for ``seconds``."""
-    async with open_house(terms) as house, api(terms.settings()) as (port, _):
+    async with open_house(terms) as house, api(terms.settings()) as (port, pid):
         orders = [Order(job_type=NOOP, params=Nothing(), owner="admin")] * _TASKS
         tasks = await house.lifecycle.submit(orders)
         crowd = [await _follow(port, tasks[at % _TASKS].id) for at in range(terms.jobs - _LISTENERS)]
         readers = [asyncio.create_task(_discard(reader)) for reader, _ in crowd]
+        spent = _cpu(pid)
         quiet = await _lags(house, port, tasks, terms.seconds)
+        spent = _cpu(pid) - spent
         stalled = [_stall(port, job.id) for job in tasks[:1]]
         beside = await _lags(house, port, tasks, terms.seconds)
         for connection in stalled:
@@ -42,7 +45,19 @@ async def run(terms: Terms) -> dict[str, float]:
             reading.cancel()
         for _, writer in crowd:
             writer.close()
-    return {"p99_ms": percentile(quiet, 0.99), "stalled_p99_ms": percentile(beside, 0.99)}
+    heard = len(quiet) / (terms.seconds * _PER_SECOND * _LISTENERS / _TASKS)  # progress that came too late is left out
+    messages = heard * terms.seconds * _PER_SECOND * terms.jobs / _TASKS
+    return {
+        "p99_ms": percentile(quiet, 0.99),
+        "stalled_p99_ms": percentile(beside, 0.99),
+        "cpu_us": spent / messages * 1e6,
+        "heard": heard,
+    }
+
+
+def _cpu(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 async def _lags(house: Installation, port: int, tasks: list[NewJob], seconds: float) -> list[float]:
