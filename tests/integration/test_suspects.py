@@ -239,8 +239,9 @@ def _signal_all(signum: signal.Signals, *pids: int) -> None:
 
 
 async def test_a_stopping_worker_takes_its_suspects_along_without_burning_anything(
-    house: Installation, tmp_path: Path
+    house: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("workers.worker._SETTLE_LIMIT_S", 60)  # they are told to stop, and not waited for in vain
     place = tmp_path / "pid"
     job_id = await suspect(house, GOOD, {"seconds": 60, "file": str(place)})
     async with at_work(worker(house)):
