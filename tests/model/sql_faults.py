@@ -21,7 +21,7 @@ from app.jobs.status import LIVE
 from app.queue import keys
 from app.queue.epoch import Epochs
 from tests.model.faults import LEASE, FaultyHouse, Holder, Model
-from tests.support.house import QUEUES, cut_off_from_sql, note, order
+from tests.support.house import QUEUES, cut_off_from_sql, note, order, reply
 from workers.context import Context
 from workers.sweep import Sweep
 
@@ -104,7 +104,7 @@ class SqlFaults(FaultyHouse):
         assert before <= await self._entries(), "a live job was taken out of Redis unseen"
         if is_flushed:
             await self._flush()
-        await self.house.redis.hdel(keys.EPOCH, "run_id")  # so that a walk is due
+        await reply(self.house.redis.hdel(keys.EPOCH, "run_id"))  # so that a walk is due
         for answers in range(_QUESTIONS):
             with self.sql_is_out(after=answers), suppress(Unavailable):
                 await sweep.rebuild()
