@@ -78,6 +78,14 @@ async def test_a_jump_of_redis_time_gives_every_lease_one_period_of_grace(quiet:
     assert await lease_of(quiet, job.id) > to_ms(await quiet.queue.now()) + 8000
 
 
+async def test_a_redis_that_forgot_when_it_was_last_asked_gives_every_lease_its_grace(quiet: Installation) -> None:
+    job = await steps.start_one(quiet)
+    await die(quiet.redis, job)
+    await quiet.redis.delete(keys.CLOCK)
+
+    assert (await steps.claim(quiet)).claims == []
+
+
 async def test_a_silence_that_a_live_worker_may_keep_gives_no_grace(quiet: Installation) -> None:
     job = await steps.start_one(quiet)
     await die(quiet.redis, job)
