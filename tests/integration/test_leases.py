@@ -134,6 +134,22 @@ async def test_a_lease_is_good_from_when_its_renewal_was_sent(quiet: Installatio
     assert sent_at + 9.0 <= held.good_until < sent_at + 9.25
 
 
+async def test_a_lease_that_is_dropped_while_it_is_renewed_stays_dropped(
+    quiet: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = LeaseKeeper(quiet.settings.redis_url, 9.0, on_doubt=print, on_aborted=print)
+    keeper.hold("a-job", "arq:queue:alpha:5", "ours", asked_at=monotonic())
+
+    def renew(**_args: object) -> tuple[list[bytes], list[bytes]]:
+        keeper.drop("a-job", "ours")
+        return [], []
+
+    monkeypatch.setattr(keeper, "_script", renew)
+    keeper._renew(list(keeper._held.values()))
+
+    assert keeper._held == {}
+
+
 async def test_two_claims_of_one_job_are_held_and_dropped_apart(quiet: Installation) -> None:
     keeper = LeaseKeeper(quiet.settings.redis_url, 9.0, on_doubt=print, on_aborted=print)
     for token in ("first", "second"):

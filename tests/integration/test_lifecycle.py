@@ -17,7 +17,8 @@ from arq.jobs import Job as ArqJob
 from app.clock import new_id, to_ms, utc_now
 from app.errors import Conflict, NotFound, Unavailable
 from app.history.reader import JobFilter
-from app.history.writer import Started
+from app.history.tables import jobs
+from app.history.writer import ALONE_AT, Started
 from app.installation import Installation
 from app.jobs.status import FINAL, Status
 from app.live.control import orders
@@ -444,6 +445,17 @@ async def test_a_job_whose_time_to_expire_is_still_to_come_goes_on_waiting(house
     assert await start(house) == []
 
     assert (await row(house, job.id)).status is Status.PENDING
+
+
+async def test_a_suspect_that_was_set_aside_stays_held(house: Installation) -> None:
+    (suspect,) = await submit(house)
+    async with house.database.write() as connection:
+        await connection.execute(sa.update(jobs).where(jobs.c.id == suspect.id).values(interruptions=ALONE_AT))
+    claims = await claims_of(house, suspect)
+
+    assert await house.lifecycle.start(claims, worker_id=WORKER, take_aside=lambda _claim: True) == []
+
+    assert await house.redis.get(keys.holder(suspect.id)) == claims.claims[0].token.encode()
 
 
 async def test_a_loser_that_cannot_ask_for_the_row_spares_the_winners(
