@@ -2,47 +2,31 @@
 
 import signal
 import subprocess
-import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import psutil
 import pytest
-from pydantic import JsonValue
 
 from app.history.rows import Job
 from app.history.writer import MAX_INTERRUPTIONS
 from app.installation import Installation, open_installation
 from app.jobs.status import Status
-from app.orders import Order
 from app.settings import Settings
+from tests.chaos.scenarios.poison import LIMITS, WORKER, poisoned
 from tests.support.poison import CATALOGUE, DEAF, GOOD, POISON
 from tests.support.processes import is_alive
 from tests.support.service import kill, process
 from tests.support.waiting import eventually
-from tests.support.workplace import Anything, TrialType, becomes, row, submit
+from tests.support.workplace import becomes, row, submit
 
 pytestmark = pytest.mark.timeout(600)  # a limit, not an expectation: poison costs leases and starts of processes
-
-WORKER = "tests.support.poison"
-REASONS = {
-    "kill": "worker_lost",
-    "hang": "worker_lost",
-    "leave": "unknown",
-    "memory": "memory_exceeded",
-    "large": "result_invalid",
-    "odd": "result_invalid",
-    "deaf": "timeout",
-}
 
 
 @pytest.fixture
 def quick(settings: Settings) -> Settings:
     """Settings with limits that a test can wait for."""
-    limits: dict[str, Any] = {"lease_s": 3.0, "worker_hang_s": 3.0, "worker_grace_s": 2.0}
-    return settings.model_copy(update=limits | {"worker_child_memory_mb": 300, "worker_slots": 20})
+    return settings.model_copy(update=LIMITS | {"lease_s": 3.0})
 
 
 @pytest.fixture
@@ -57,50 +41,14 @@ def processes() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.mark.parametrize(
-    ("good", "each"), [(150, 1), pytest.param(2_000, 3, marks=[pytest.mark.chaos, pytest.mark.timeout(900)])]
-)
 async def test_each_poison_job_ends_failed_with_its_reason_and_every_good_one_completes(
-    house: Installation, quick: Settings, processes: ExitStack, good: int, each: int
+    house: Installation, quick: Settings
 ) -> None:
-    harms = [harm for harm in REASONS for _ in range(each)]
-    poison, fine = await _mixed(house, harms, good)
-    began = time.monotonic()
-    processes.enter_context(process(quick, WORKER, "--pool", "2"))
+    most = MAX_INTERRUPTIONS  # a busy machine loses a lease of 3 s now and then
 
-    await eventually(lambda: _all_ended(house), within=550)
+    figures = await poisoned(house, quick, good=150, each=1, within_s=550, most=most)
 
-    ended = {job_id: await row(house, job_id) for job_id in poison}
-    found = {(poison[job_id], job.error.code if job.error else None) for job_id, job in ended.items()}
-    assert found == set(REASONS.items())
-    losses = sorted(job.interruptions for job in ended.values())
-    assert losses[len(losses) // 2] <= 3
-    assert losses[-1] <= MAX_INTERRUPTIONS  # a busy machine loses a lease of 3 s now and then
-    assert Counter([(await row(house, job_id)).status for job_id in fine]) == {Status.COMPLETED: good}
-    print(f"\n{len(poison)} poison and {good} good jobs ended after {time.monotonic() - began:.1f} s.")  # noqa: T201
-
-
-async def _mixed(house: Installation, harms: list[str], good: int) -> tuple[dict[str, str], list[str]]:
-    """Submit the poison spread evenly among the good jobs; return the ids with their harms, and the good ids."""
-    poison: list[tuple[str, Order]] = [(harm, _order(DEAF if harm == "deaf" else POISON, harm)) for harm in harms]
-    orders = [_order(GOOD, "") for _ in range(good)]
-    gap = good // len(poison)
-    for number, (_, order) in enumerate(poison):
-        orders.insert(number * (gap + 1), order)
-    accepted = await house.lifecycle.submit(orders)
-    harmful = {job.id: order for job, order in zip(accepted, orders, strict=True) if order.job_type is not GOOD}
-    named = {id(order): harm for harm, order in poison}
-    fine = [job.id for job in accepted if job.id not in harmful]
-    return {job_id: named[id(order)] for job_id, order in harmful.items()}, fine
-
-
-def _order(job_type: TrialType, harm: str) -> Order:
-    values: dict[str, JsonValue] = {GOOD.kind: {"seconds": 0.2}, DEAF.kind: 600}
-    return Order(job_type=job_type, params=Anything(value=values.get(job_type.kind, harm)), owner="ann")
-
-
-async def _all_ended(house: Installation) -> bool:
-    return not await house.reader.live_page(before=None, limit=1)
+    assert [figure for figure in figures if figure.reached is False] == []
 
 
 # --- one process and its end -----------------------------------------------------------------------

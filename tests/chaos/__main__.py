@@ -19,6 +19,7 @@ from tests.chaos.figure import Figure
 from tests.chaos.harness import storm
 from tests.chaos.plain_arq import arq_storm
 from tests.chaos.scenarios import crashes, deploys, links, outages, races, soak, zombies
+from tests.chaos.scenarios.poison import poison
 from tests.chaos.scenarios.rescue import false_rescues, rescue
 from tests.chaos.scenarios.schedulers import schedulers
 from tests.chaos.stage import open_stage
@@ -49,6 +50,7 @@ class Programme:
             "redis-out": outages.redis_out,
             "sql-out": lambda at: outages.sql_out(at, database_url=self._postgres()),
             "power": lambda at: outages.power_lost(at, jobs=5000),
+            "poison": lambda at: poison(at, good=2000, each=3),
             "crashes": lambda at: crashes.crashes(at, times=50, seed=seed),
             "races": lambda at: races.races(at, count=5000, seed=seed),
             "deploys": lambda at: deploys.deploys(at, rounds=10),

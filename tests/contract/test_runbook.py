@@ -1,12 +1,14 @@
 """The runbook keeps its word: every event, metric, setting, route and command that it names exists."""
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from app.metrics import queue_families
 from app.settings import Settings
+from tests.chaos.__main__ import Programme
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "deploy" / "RUNBOOK.md").read_text()
@@ -23,6 +25,10 @@ ELSEWHERE = {  # words of Redis, PostgreSQL and the API, which are not ours to k
     "max_connections",
     "unknown_task",
     "worker_lost",
+    "memory_exceeded",
+    "result_invalid",
+    "fencing_token",
+    "loop_lag",
     "job_id",
     "worker_id",
     "pg_dump",
@@ -41,10 +47,18 @@ def test_every_setting_of_the_runbook_exists(name: str) -> None:
     assert name.lower() in Settings.model_fields
 
 
-@pytest.mark.parametrize("code", ["unknown_task", "worker_lost", "timeout"])
+@pytest.mark.parametrize("code", ["unknown_task", "worker_lost", "timeout", "memory_exceeded", "result_invalid"])
 def test_every_error_code_of_the_runbook_is_written_by_the_workers(code: str) -> None:
     assert f"`{code}`" in RUNBOOK
     assert f'"{code}"' in SOURCES
+
+
+def test_every_scenario_of_chaos_is_rehearsed_by_name() -> None:
+    programme = Programme(seed=1, jobs=None, kills=None, minutes=1, stack=ExitStack())
+    chapter = RUNBOOK.partition("## The failures that we rehearse")[2].partition("## ")[0]
+    named = [name for names in re.findall(r"^\| [^|]*?\((`[^|]*?)\) \|", chapter, re.M) for name in names.split(", ")]
+
+    assert sorted(name.strip("`") for name in named) == sorted(programme.scenarios.keys() - {"arq"})
 
 
 def test_every_make_command_of_the_runbook_is_in_the_makefile() -> None:

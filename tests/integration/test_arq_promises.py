@@ -238,6 +238,28 @@ async def test_a_window_that_was_missed_is_made_good_once(house: Installation) -
     assert len(await house.reader.live_page(before=None)) == 2
 
 
+async def test_of_ticks_that_a_busy_worker_missed_only_the_latest_is_submitted(house: Installation) -> None:
+    hourly = Schedule(name="hourly", kind=JOB.kind, minute=0)
+    ticker, (definition,) = Ticker([hourly], house.catalogue, house.lifecycle), cron_jobs([hourly])
+    definition.next_run = datetime(2026, 11, 22, 9, tzinfo=UTC)
+
+    for _ in range(3):
+        await ticker.run([definition], datetime(2026, 11, 22, 12, 30, tzinfo=UTC))
+
+    assert await house.reader.last_ticks() == {"hourly": datetime(2026, 11, 22, 12, tzinfo=UTC)}
+    assert len(await house.reader.live_page(before=None)) == 1
+
+
+async def test_a_schedule_that_is_gone_is_not_caught_up(house: Installation) -> None:
+    before = datetime(2026, 11, 22, 9, tzinfo=UTC)
+    hourly = Schedule(name="hourly", kind=JOB.kind, minute=0)
+    await Ticker([hourly], house.catalogue, house.lifecycle).tick("hourly", before)
+
+    await Ticker([], house.catalogue, house.lifecycle).catch_up(house.reader, before + timedelta(hours=5))
+
+    assert len(await house.reader.live_page(before=None)) == 1
+
+
 async def test_a_schedule_may_ask_not_to_catch_up(house: Installation) -> None:
     hourly = Schedule(name="hourly", kind=JOB.kind, minute=0, catches_up=False)
     ticker = Ticker([hourly], house.catalogue, house.lifecycle)

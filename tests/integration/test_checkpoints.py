@@ -64,6 +64,16 @@ async def test_a_stale_attempt_can_write_no_checkpoint(house: Installation) -> N
     assert await house.reader.checkpoint(job.id) == "newer"
 
 
+async def test_a_stale_end_drops_no_checkpoint(house: Installation) -> None:
+    stale = await restart(house, await start_one(house))
+    again = await restart(house, stale)
+    await context(house, again).checkpoint("newer")
+
+    assert not await settle(house, stale)
+
+    assert await house.reader.checkpoint(stale.id) == "newer"
+
+
 async def test_an_attempt_of_a_cancelled_job_can_write_no_checkpoint(house: Installation) -> None:
     ctx = context(house, job := await start_one(house))
     await house.lifecycle.cancel(job.id)

@@ -78,6 +78,14 @@ async def test_a_jump_of_redis_time_gives_every_lease_one_period_of_grace(quiet:
     assert await lease_of(quiet, job.id) > to_ms(await quiet.queue.now()) + 8000
 
 
+async def test_a_redis_that_forgot_when_it_was_last_asked_gives_every_lease_its_grace(quiet: Installation) -> None:
+    job = await steps.start_one(quiet)
+    await die(quiet.redis, job)
+    await quiet.redis.delete(keys.CLOCK)
+
+    assert (await steps.claim(quiet)).claims == []
+
+
 async def test_a_silence_that_a_live_worker_may_keep_gives_no_grace(quiet: Installation) -> None:
     job = await steps.start_one(quiet)
     await die(quiet.redis, job)
@@ -124,6 +132,22 @@ async def test_a_lease_is_good_from_when_its_renewal_was_sent(quiet: Installatio
 
     (held,) = keeper._held.values()
     assert sent_at + 9.0 <= held.good_until < sent_at + 9.25
+
+
+async def test_a_lease_that_is_dropped_while_it_is_renewed_stays_dropped(
+    quiet: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = LeaseKeeper(quiet.settings.redis_url, 9.0, on_doubt=print, on_aborted=print)
+    keeper.hold("a-job", "arq:queue:alpha:5", "ours", asked_at=monotonic())
+
+    def renew(**_args: object) -> tuple[list[bytes], list[bytes]]:
+        keeper.drop("a-job", "ours")
+        return [], []
+
+    monkeypatch.setattr(keeper, "_script", renew)
+    keeper._renew(list(keeper._held.values()))
+
+    assert keeper._held == {}
 
 
 async def test_two_claims_of_one_job_are_held_and_dropped_apart(quiet: Installation) -> None:

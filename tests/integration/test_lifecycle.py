@@ -17,11 +17,12 @@ from arq.jobs import Job as ArqJob
 from app.clock import new_id, to_ms, utc_now
 from app.errors import Conflict, NotFound, Unavailable
 from app.history.reader import JobFilter
-from app.history.writer import Started
+from app.history.tables import jobs
+from app.history.writer import ALONE_AT, Started
 from app.installation import Installation
 from app.jobs.status import FINAL, Status
 from app.live.control import orders
-from app.live.events import Event, load_event
+from app.live.events import Event, load_event, worker_event
 from app.live.totals import read_totals
 from app.queue import keys
 from app.queue.client import Claims
@@ -357,6 +358,23 @@ async def test_a_job_whose_worker_died_is_rescued_and_the_dead_worker_cannot_set
     assert await result(house, stale.id) == {"text": "done"}
 
 
+async def test_a_stale_end_is_told_to_nobody(house: Installation) -> None:
+    stale = await start_one(house)
+    await die(house.redis, stale)
+    await start(house)
+
+    assert not await house.lifecycle.settle(stale, ending(stale, Status.FAILED))
+    house.outbox.post(worker_event("worker.started", "the-next-to-tell"))
+
+    told = await eventually(lambda: _told_until(house, "worker.started"))
+    assert [event.type for event in told if event.job_id == stale.id] == ["task.submitted", *["task.started"] * 2]
+
+
+async def _told_until(house: Installation, last: str) -> list[Event] | None:
+    told = await events(house)
+    return told if told and told[-1].type == last else None
+
+
 async def test_an_outage_delays_a_settle_and_loses_nothing(house: Installation, outage: Outage) -> None:
     started = await start_one(house)
     async with outage():
@@ -418,6 +436,40 @@ async def test_an_entry_of_a_job_that_is_due_later_goes_back_to_its_time(house: 
 
     assert await entry(house.redis, job) == to_ms(job.due_at)
     assert await house.redis.exists(keys.holder(job.id)) == 0
+
+
+async def test_a_job_whose_time_to_expire_is_still_to_come_goes_on_waiting(house: Installation) -> None:
+    (job,) = await submit(house, order(scheduled_for=utc_now() + HOUR, expires_in=HOUR))
+    await house.redis.zadd(keys.queue("alpha", 5), {job.id: 1})
+
+    assert await start(house) == []
+
+    assert (await row(house, job.id)).status is Status.PENDING
+
+
+async def test_a_suspect_that_was_set_aside_stays_held(house: Installation) -> None:
+    (suspect,) = await submit(house)
+    async with house.database.write() as connection:
+        await connection.execute(sa.update(jobs).where(jobs.c.id == suspect.id).values(interruptions=ALONE_AT))
+    claims = await claims_of(house, suspect)
+
+    assert await house.lifecycle.start(claims, worker_id=WORKER, take_aside=lambda _claim: True) == []
+
+    assert await house.redis.get(keys.holder(suspect.id)) == claims.claims[0].token.encode()
+
+
+async def test_a_loser_that_cannot_ask_for_the_row_spares_the_winners(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, early = await submit(house, order(), order(scheduled_for=utc_now() + HOUR))
+    await house.redis.zadd(keys.queue("alpha", 5), {early.id: 1})
+
+    async def refuse(_ids: object) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(house.reader, "get_many", refuse)
+
+    assert [job.id for job in await start(house)] == [waiting.id]
 
 
 async def test_an_entry_of_a_job_that_runs_elsewhere_is_lent_to_its_claim(house: Installation) -> None:

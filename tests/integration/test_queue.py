@@ -273,6 +273,14 @@ async def test_a_job_whose_lease_ran_out_is_claimed_again_and_its_dead_claim_tol
     assert (one.id, one.dead, one.token) == (job.id, "dead", "mine")
 
 
+async def test_a_job_whose_claim_nobody_can_read_is_found_where_it_runs(queue: Queue, redis: Redis) -> None:
+    job = await hold(queue, token="dead")
+    await reply(redis.hset(keys.CLAIMS, job.id, "garbage"))
+    await expire(redis, job)
+
+    assert ids(await claim(queue)) == [job.id]
+
+
 async def test_a_job_whose_worker_died_returns_to_its_place(queue: Queue, redis: Redis) -> None:
     first, second = offer(due_ms=1000), offer(due_ms=2000)
     await queue.ring([first, second])
@@ -511,6 +519,7 @@ async def test_letting_go_twice_is_harmless(queue: Queue, redis: Redis) -> None:
 async def test_a_waiting_job_is_withdrawn_with_its_result(queue: Queue, redis: Redis) -> None:
     job = offer()
     await queue.ring([job])
+    await redis.zadd(keys.ABORTS, {job.id: 1})  # arq asked for its end before
 
     assert await queue.withdraw([(job.id, "alpha", 5, RESULT)]) == [True]
     assert ids(await claim(queue)) == []
@@ -622,9 +631,11 @@ async def test_what_redis_lacks_is_told(queue: Queue, redis: Redis) -> None:
     await queue.ring([waiting])
     await redis.zrem(keys.LEASES, without_lease.id)
 
+    later = offer(due_ms=to_ms(await queue.now()) + 60_000)
+    await queue.ring([later])
     wanted = [
-        Entry(id=job.id, queue=job.queue, priority=job.priority, due_at=from_ms(1))
-        for job in (waiting, running, without_lease, absent)
+        Entry(id=job.id, queue=job.queue, priority=job.priority, due_at=from_ms(job.due_ms or 1))
+        for job in (waiting, running, without_lease, absent, later)
     ]
 
     assert set(await queue.astray(wanted)) == {without_lease.id, absent.id}

@@ -127,7 +127,7 @@ async def test_a_suspect_that_kills_its_process_ends_failed_and_spares_the_rest(
 
 async def test_a_suspect_gets_its_turn_while_every_slot_is_taken_and_takes_none(house: Installation) -> None:
     async with at_work(worker(house, slots=2)) as busy:
-        for _ in range(40):
+        for _ in range(120):  # for longer than the suspect may take
             await submit(house, GOOD, {"seconds": 0.5}, priority=9)
         await eventually(lambda: len(busy._attempts) == 2)
         job_id = await suspect(house, GOOD, in_s=1)
@@ -239,8 +239,9 @@ def _signal_all(signum: signal.Signals, *pids: int) -> None:
 
 
 async def test_a_stopping_worker_takes_its_suspects_along_without_burning_anything(
-    house: Installation, tmp_path: Path
+    house: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("workers.worker._SETTLE_LIMIT_S", 60)  # they are told to stop, and not waited for in vain
     place = tmp_path / "pid"
     job_id = await suspect(house, GOOD, {"seconds": 60, "file": str(place)})
     async with at_work(worker(house)):

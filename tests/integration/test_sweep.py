@@ -1,5 +1,6 @@
 """The sweep: whatever happens to Redis or to the database, every live job is offered again, and nothing runs twice."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -158,6 +159,48 @@ async def test_a_rebuild_gives_every_lease_one_fresh_period(house: Installation,
 
     assert (await steps.claim(house)).claims == []
     assert await reply(house.redis.zscore(keys.LEASES, job.id)) > 1
+
+
+async def test_a_worker_whose_turn_it_is_not_does_not_sweep(
+    house: Installation, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, looks = 0, list[int]()
+
+    async def read_epoch_and_count(*args: Any) -> Any:
+        nonlocal read
+        read += 1
+        return await Sweep._read_epoch(sweep, *args)
+
+    async def note(*_seen: object) -> None:
+        looks.append(read)
+
+    monkeypatch.setattr("workers.sweep._LOOK_S", 0.01)
+    monkeypatch.setattr(sweep, "_read_epoch", read_epoch_and_count)
+    monkeypatch.setattr(sweep, "_look", note)
+    await house.redis.set(keys.SWEEPER, "another", ex=60)
+    running = asyncio.create_task(sweep.run())
+    await eventually(lambda: read >= 3)
+    before = [*looks]
+    await house.redis.delete(keys.SWEEPER)
+    await eventually(lambda: looks)
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert before == []
+
+
+async def test_a_rebuild_that_begins_leaves_neither_the_end_nor_the_pauses_of_the_one_before(
+    house: Installation, sweep: Sweep
+) -> None:
+    await look(sweep)
+    epoch = await read_epoch(house.database)
+    await house.queue.pause("alpha", is_paused=True)  # SQL knows of none
+
+    await sweep._epochs.begin(epoch.installation, epoch.counter, new_id(), ["beta"])
+
+    mark, counter = await sweep._read_epoch()
+    assert not mark.is_current(counter)
+    assert await house.queue.paused() == {"beta"}
 
 
 @pytest.mark.parametrize("counter", ["99", "0", "", "pickle", "-3"])

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -519,6 +520,39 @@ async def test_a_job_that_lost_five_leases_is_not_run_again(settings: Settings) 
             job = await becomes(house, job_id, Status.FAILED)
 
     assert (job.interruptions, job.attempts, job.error and job.error.code) == (5, 6, "worker_lost")
+
+
+async def test_a_bell_that_comes_when_the_slots_have_filled_is_passed_on(house: Installation) -> None:
+    full, passed = make_worker(house, {JOB.kind: give_back}), asyncio.get_running_loop().create_future()
+
+    class Belfry:
+        async def wait(self, *, at_most_s: float) -> str:
+            full._has_room.clear()  # meanwhile
+            return "a-bell"
+
+        async def pass_on(self, bell: str) -> None:
+            passed.set_result(bell)
+
+    full._doorbell = Belfry()  # type: ignore[assignment]  # what it rings is of no account here
+    full._has_room.set()
+    listening = asyncio.create_task(full._listen_to_bells())
+
+    assert await asyncio.wait_for(passed, 5) == "a-bell"
+    listening.cancel()
+    await asyncio.wait([listening])
+
+
+async def test_an_attempt_that_broke_frees_its_slot(house: Installation) -> None:
+    broken = make_worker(house, {JOB.kind: give_back})
+    attempt: Any = SimpleNamespace(job=SimpleNamespace(id="a-job", claim="a-claim"), task=None)
+    broken._attempts["a-job"] = attempt
+
+    async def break_down() -> None:
+        raise RuntimeError("a defect of ours")
+
+    attempt.task = broken._running.keep(break_down())
+    await asyncio.wait([attempt.task])
+    await eventually(lambda: not broken._attempts)
 
 
 async def test_two_workers_share_the_work_and_run_nothing_twice(house: Installation) -> None:

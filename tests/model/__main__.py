@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from tests.model.engine_guards import ENGINE_GUARDS
 
 from tests.model.guards import GUARDS
 from tests.model.guards_api import API_GUARDS
+from tests.model.life_guards import LIFE_GUARDS
 from tests.model.mutation import is_green, is_killed
+from tests.model.queue_guards import QUEUE_GUARDS
 from tests.model.worker_guards import WORKER_GUARDS
 
 _AT_A_TIME = 2
@@ -19,7 +22,7 @@ def main(
 ) -> None:
     """Try every guard's test without the guard; leave with 1 if a guard could go unnoticed."""
     console = Console()
-    every = (*GUARDS, *WORKER_GUARDS, *API_GUARDS)
+    every = (*GUARDS, *QUEUE_GUARDS, *LIFE_GUARDS, *ENGINE_GUARDS, *WORKER_GUARDS, *API_GUARDS)
     chosen = [guard for guard in every if not words or any(word in guard.guard for word in words)]
     tests = sorted({guard.test for guard in chosen})
     with ThreadPoolExecutor(_AT_A_TIME) as pool:

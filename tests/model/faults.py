@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from app.history.epochs import read_epoch
 from app.history.reader import JobFilter
 from app.history.rows import Job
 from app.history.writer import Settlement, Started
@@ -53,6 +54,7 @@ class FaultyHouse(RuleBasedStateMachine):
             settings.model_copy(update={"lease_s": LEASE.total_seconds(), "db_auto_upgrade": False})
         )
         self.house: Installation = self._do(self._opening.__aenter__())
+        self._do(read_epoch(self.house.database))  # names the installation, as the start of every process does
         self._renew = self.house.redis.register_script(script_text("renew"))
         self.model = Model()
         self.holders: list[Holder] = []

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,17 @@ from hypothesis.stateful import precondition, rule
 from app.clock import new_id
 from app.errors import Unavailable
 from app.history import tables
+from app.history.epochs import read_epoch
 from app.history.writer import Settlement
+from app.jobs.status import LIVE
 from app.queue import keys
-from tests.model.faults import FaultyHouse, Holder, Model
-from tests.support.house import QUEUES, cut_off_from_sql, order
+from app.queue.epoch import Epochs
+from tests.model.faults import LEASE, FaultyHouse, Holder, Model
+from tests.support.house import QUEUES, cut_off_from_sql, note, order, reply
+from workers.context import Context
+from workers.sweep import Sweep
 
+_QUESTIONS = 5  # that a rebuild of a page asks of the database
 _TABLES = (tables.jobs, tables.attempts, tables.checkpoints, tables.epochs)
 
 
@@ -38,10 +44,10 @@ class SqlFaults(FaultyHouse):
     backup: _Backup | None = None
 
     @contextmanager
-    def sql_is_out(self) -> Iterator[None]:
-        """Let every question and every write fail meanwhile."""
+    def sql_is_out(self, *, after: int = 0) -> Iterator[None]:
+        """Let every question and every write fail meanwhile, after the first few."""
         with pytest.MonkeyPatch.context() as outage:
-            cut_off_from_sql(self.house, outage)
+            cut_off_from_sql(self.house, outage, after=after)
             outage.setattr("app.lifecycle._SETTLE_PAUSE_S", 0.005)
             yield
 
@@ -69,6 +75,41 @@ class SqlFaults(FaultyHouse):
         with self.sql_is_out(), pytest.raises(Unavailable):
             self._do(self.house.lifecycle.cancel(before.id))
         assert self._row(before.id) == before
+
+    @precondition(lambda self: self.holders)
+    @rule(at=st.integers(0, 9), state=st.integers(100, 199))
+    def checkpoint_while_sql_is_out(self, at: int, state: int) -> None:
+        """It costs the checkpoint alone: the work goes on, and the last one that was stored stays."""
+        job = self._holder(at).job
+        kept = self._do(self.house.reader.checkpoint(job.id))
+        context = Context(job, note.limits, self.house, lambda _progress: None)
+        with self.sql_is_out():
+            self._do(context.checkpoint(state))
+        assert not context.has_checkpoint, "a checkpoint was thought to be stored"
+        assert self._do(self.house.reader.checkpoint(job.id)) == kept
+
+    @precondition(lambda self: self.ids)
+    @rule(is_flushed=st.booleans())
+    def sweep_while_sql_is_out(self, is_flushed: bool) -> None:
+        """SQL goes out at each of a sweep's questions: no live job leaves Redis, and no walk cut short ends."""
+        self._do(self._sweep_while_sql_is_out(is_flushed))
+
+    async def _sweep_while_sql_is_out(self, is_flushed: bool) -> None:
+        sweep, epochs = Sweep(self.house, worker_id="the-worker"), Epochs(self.house.redis, lease=LEASE)
+        live = {row.id.encode() for row in (await self._rows()).values() if row.status in LIVE}
+        name = (await read_epoch(self.house.database)).installation
+        before = live & await self._entries()
+        with self.sql_is_out(), suppress(Unavailable):
+            await sweep.drop_ghosts()
+        assert before <= await self._entries(), "a live job was taken out of Redis unseen"
+        if is_flushed:
+            await self._flush()
+        await reply(self.house.redis.hdel(keys.EPOCH, "run_id"))  # so that a walk is due
+        for answers in range(_QUESTIONS):
+            with self.sql_is_out(after=answers), suppress(Unavailable):
+                await sweep.rebuild()
+            mark = await epochs.read(name)
+            assert mark.run_id is None or live <= await self._entries(), "a walk that was cut short has ended"
 
     @rule()
     def remember_sql(self) -> None:
@@ -102,6 +143,11 @@ class SqlFaults(FaultyHouse):
 
     async def _is_held(self, job_id: str) -> bool:
         return bool(await self.house.redis.exists(keys.holder(job_id)))
+
+    async def _entries(self) -> set[bytes]:
+        """Return the members of every queue."""
+        names = await self.house.redis.keys(keys.QUEUE + "*")
+        return {member for name in names for member in await self.house.redis.zrange(name, 0, -1)}
 
     async def _known_to_redis(self) -> set[bytes]:
         return {name for name in await self.house.redis.keys("*") if name.startswith((b"arq:job:", b"arq:queue:"))}

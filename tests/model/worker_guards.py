@@ -3,7 +3,7 @@
 As in :mod:`tests.model.guards`: what each guards, where it stands, what the text becomes without it, who notices.
 """
 
-from tests.model.mutation import Mutant
+from tests.model.mutation import MODEL, Mutant
 
 _WORKER = "workers/worker.py"
 _ALONE = "workers/alone.py"
@@ -118,6 +118,13 @@ _ALONE_GUARDS = (
         "                await self._lifecycle.give_back([first])\n",
         "",
         f"{_TEST_SUSPECTS}::test_a_stopping_worker_gives_a_suspect_back_whose_process_was_still_starting",
+    ),
+    _guard(
+        _WORKER,
+        "a stopping worker tells the processes of its suspects to stop",
+        "        self._suspects.hang_up()\n",
+        "",
+        f"{_TEST_SUSPECTS}::test_a_stopping_worker_takes_its_suspects_along_without_burning_anything",
     ),
     _guard(
         _INTAKE,
@@ -247,6 +254,13 @@ _CHECKPOINTS = (
     ),
     _guard(
         _CONTEXT,
+        "a checkpoint that was not stored is not thought to be",
+        'log.warning("checkpoint_not_stored", reason=str(error))\n            return\n',
+        'log.warning("checkpoint_not_stored", reason=str(error))\n            is_mine = True\n',
+        MODEL,
+    ),
+    _guard(
+        _CONTEXT,
         "an attempt whose checkpoint is refused stops",
         "        if not is_mine:\n            raise AttemptLost\n",
         "",
@@ -365,4 +379,23 @@ _STORES = (
     ),
 )
 
-WORKER_GUARDS = (*_STORES, *_STOPPING, *_ALONE_GUARDS, *_LIMIT_GUARDS, *_CHECKPOINTS, *_PROCESSES)
+_SWEEP_GUARDS = (
+    _guard(
+        "app/lifecycle.py",
+        "nothing is taken out of Redis while the database cannot be asked",
+        "        live = await self._reader.live_among(ids)\n",
+        "        try:\n            live = await self._reader.live_among(ids)\n"
+        "        except Unavailable:\n            live = set()\n",
+        MODEL,
+    ),
+    _guard(
+        "workers/sweep.py",
+        "a walk that could not read a page has not come to its end",
+        "        return await self._house.reader.live_page(before=before, limit=_PAGE)\n",
+        "        try:\n            return await self._house.reader.live_page(before=before, limit=_PAGE)\n"
+        "        except Exception:\n            return []\n",
+        MODEL,
+    ),
+)
+
+WORKER_GUARDS = (*_STORES, *_SWEEP_GUARDS, *_STOPPING, *_ALONE_GUARDS, *_LIMIT_GUARDS, *_CHECKPOINTS, *_PROCESSES)

@@ -5,7 +5,7 @@ needs a house opens one by :func:`open_house`.
 """
 
 import inspect
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -182,14 +182,20 @@ async def die(redis: Redis, job: Started) -> None:
     await redis.delete(keys.holder(job.id))
 
 
-def cut_off_from_sql(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every question and every write of this house fail as they do when the database is away."""
+def cut_off_from_sql(house: Installation, monkeypatch: pytest.MonkeyPatch, *, after: int = 0) -> None:
+    """Let questions and writes of this house fail as they do when the database is away, all but the first few."""
+    left = iter(range(after))
 
-    def refuse(*_args: object, **_options: object) -> None:
-        raise Unavailable
+    def refuse_from_now_on(ask: Callable[..., T]) -> Callable[..., T]:
+        def answer(*args: Any, **options: Any) -> T:
+            if next(left, None) is None:
+                raise Unavailable
+            return ask(*args, **options)
+
+        return answer
 
     for name in ("read", "write", "transact"):
-        monkeypatch.setattr(house.database, name, refuse)
+        monkeypatch.setattr(house.database, name, refuse_from_now_on(getattr(house.database, name)))
 
 
 # --- looking at it -----------------------------------------------------------------------------

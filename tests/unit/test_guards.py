@@ -4,13 +4,16 @@ import ast
 from functools import cache
 
 import pytest
+from tests.model.engine_guards import ENGINE_GUARDS
 
 from tests.model.guards import GUARDS
 from tests.model.guards_api import API_GUARDS
+from tests.model.life_guards import LIFE_GUARDS
 from tests.model.mutation import ROOT, Mutant
+from tests.model.queue_guards import QUEUE_GUARDS
 from tests.model.worker_guards import WORKER_GUARDS
 
-EVERY = (*GUARDS, *WORKER_GUARDS, *API_GUARDS)
+EVERY = (*GUARDS, *QUEUE_GUARDS, *LIFE_GUARDS, *ENGINE_GUARDS, *WORKER_GUARDS, *API_GUARDS)
 
 
 @pytest.mark.parametrize("mutant", EVERY, ids=lambda mutant: str(mutant.guard))

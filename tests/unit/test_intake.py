@@ -1,0 +1,89 @@
+"""What the intake does with claims that did not start."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.errors import Unavailable
+from app.history.writer import Started
+from app.queue.client import Claim, Claims
+from workers.intake import Intake
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class Keeper:
+    """Stands in for the keeper of leases."""
+
+    def __init__(self) -> None:
+        self.held = set[str]()
+
+    def hold_all(self, claims: Sequence[Claim], *, asked_at: float) -> None:
+        self.held |= {claim.id for claim in claims}
+
+    def drop(self, job_id: str, _token: str) -> None:
+        self.held.discard(job_id)
+
+
+class House:
+    """Stands in for the stores: ``suspect`` is set aside, ``lost`` does not start, unless SQL is out."""
+
+    def __init__(self, *, is_out: bool = False) -> None:
+        self.queue = self.lifecycle = self
+        self._is_out = is_out
+
+    async def claim(self, _queues: object, *, want: int, token: str, search: bool) -> Claims:
+        claims = [Claim(id=one, queue_key="", token=token, dead=None, is_aborted=False) for one in ("lost", "suspect")]
+        return Claims(now=NOW, claims=claims, next_due=None, has_more=False)
+
+    async def start(self, _claims: object, *, worker_id: str, take_aside: object) -> list[Started]:
+        if self._is_out:
+            raise Unavailable
+        return []
+
+
+async def without_my_own(claims: Claims, _queue: object) -> Claims:
+    return claims
+
+
+def open_intake(house: Any, keeper: Any) -> Intake:
+    suspects: Any = SimpleNamespace(held={"suspect"}, take=None)
+    doubts: Any = SimpleNamespace(without_my_own=without_my_own)
+    keep: Any = asyncio.create_task
+    return Intake(
+        house,
+        worker_id="a-worker",
+        keeper=keeper,
+        suspects=suspects,
+        doubts=doubts,
+        keep=keep,
+        launch=lambda _started: None,
+    )
+
+
+async def test_the_lease_of_what_did_not_start_is_renewed_no_more_but_that_of_a_suspect_is() -> None:
+    keeper = Keeper()
+    intake = open_intake(House(), keeper)
+
+    await intake.take(["north"], want=2, search=False)
+    assert intake._task is not None
+    await intake._task
+
+    assert keeper.held == {"suspect"}
+
+
+async def test_while_the_database_is_out_nothing_more_is_claimed_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.intake.OUTAGE_PAUSE_S", 0.05)
+    intake = open_intake(House(is_out=True), Keeper())
+
+    await intake.take(["north"], want=2, search=False)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert not intake.is_clear.is_set()
+    async with asyncio.timeout(5):
+        await intake.is_clear.wait()
