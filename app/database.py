@@ -1,23 +1,17 @@
 """The database as both history and records use it: engines, one write door, column types, batch rows.
 
-SQLite by default, PostgreSQL for more than one machine; the same statements run on both. On SQLite a
-process owns one writing connection (``BEGIN IMMEDIATE``), and the writers of several processes queue
-on a lock file instead of polling SQLite's own lock, whose retry sleeps up to 100 ms.
+SQLite by default, PostgreSQL for more than one machine; the same statements run on both.
 """
 
 import asyncio
-import fcntl
-import os
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import aiosqlite
 import orjson
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -29,6 +23,7 @@ from app.errors import Misconfigured, Unavailable
 from app.group import GroupCommit
 from app.log import get_log
 from app.settings import Settings
+from app.sqlite import FileLock, HotWriter, make_engines
 
 # The database did not answer; anything else is the statement's fault. SQLite's own errors come of begin and commit.
 OUTAGES = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, sqlite3.Error, TimeoutError, OSError)
@@ -38,7 +33,6 @@ log = get_log()
 R = TypeVar("R")
 Change = Callable[[sa.Connection], R]
 
-_BEGIN_WRITE = "BEGIN IMMEDIATE"  # a read that turned into a write could find the lock taken
 _POSTGRES = {  # whatever the server's, the role's or the database's own defaults are
     "synchronous_commit": "on",  # an answered accept, start or settle survives a crash
     "default_transaction_isolation": "read committed",  # a guarded write that waited sees what the other wrote
@@ -90,107 +84,6 @@ class Json(sa.TypeDecorator[Any]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         """Read."""
         return None if value is None else orjson.loads(value)
-
-
-class FileLock:
-    """The lock file on which writers of several processes, and both writers of one, queue for SQLite."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # a lock belongs to its own opening of the file
-        self._turn = asyncio.Lock()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Wait for the lock in this thread, and hold it."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    @asynccontextmanager
-    async def held_async(self) -> AsyncIterator[None]:
-        """Wait for the lock beside the event loop, and hold it."""
-        await self._turn.acquire()
-        await self._wait()
-        try:
-            yield
-        finally:
-            self._give_back()
-
-    async def _wait(self) -> None:
-        """Take the lock; on failure, give the turn on."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting = asyncio.ensure_future(asyncio.to_thread(fcntl.flock, self._fd, fcntl.LOCK_EX))
-            try:
-                await asyncio.shield(waiting)
-            except (asyncio.CancelledError, OSError):
-                # A thread that was left behind gets the lock all the same. Until it has, and has given it back, it
-                # is nobody's turn: the next one would wait through the same opened file, and lose the lock to it.
-                waiting.add_done_callback(lambda _: self._give_back())
-                raise
-
-    def _give_back(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self._turn.release()
-
-    def close(self) -> None:
-        """Close the file, which gives the lock back."""
-        os.close(self._fd)
-
-
-class HotWriter:
-    """SQLite's writer for the hot path: whole transactions in a thread of its own, on a connection that it keeps.
-
-    Through aiosqlite every step of a transaction is a trip to a thread and back, and waits each time for
-    the event loop's next turn; under load that took 25 ms of a transaction that needs 5. The driver begins and
-    commits: by SQLAlchemy that cost as much as the statements of a single job.
-    """
-
-    def __init__(self, engine: sa.Engine, lock: FileLock) -> None:
-        self._engine = engine  # begins no transaction, and keeps no connection
-        self._lock = lock
-        self._connection: sa.Connection | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hot-writer")
-
-    async def run(self, changes: Sequence[Change[Any]]) -> list[Any]:
-        """Run changes in one transaction; return what each returned, once that is committed."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, changes)
-
-    def _run(self, changes: Sequence[Change[Any]]) -> list[Any]:
-        with _outages_told(), self._lock.held(), self._transaction() as connection:
-            return [change(connection) for change in changes]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        self._connection = self._connection or self._engine.connect()
-        driver = driver_of(self._connection)
-        driver.execute(_BEGIN_WRITE)
-        try:
-            yield self._connection
-            driver.execute("COMMIT")
-        except BaseException:
-            driver.rollback()
-            raise
-
-    def hang_up(self) -> None:
-        """Close the connection; the next transaction opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def close(self) -> None:
-        """End the thread, and close the connection."""
-        self._thread.shutdown()
-        self.hang_up()
-        self._lock.close()
-
-
-def driver_of(connection: sa.Connection) -> sqlite3.Connection:
-    """Return SQLite's own connection below SQLAlchemy's."""
-    return cast(sqlite3.Connection, connection.connection.driver_connection)
 
 
 class Database:
@@ -248,7 +141,8 @@ class Database:
 
     async def _run_together(self, changes: Sequence[Change[Any]]) -> list[Any]:
         assert self._hot is not None  # noqa: S101  # transact has looked
-        return await self._hot.run(changes)
+        with _outages_told():
+            return await self._hot.run(changes)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -331,72 +225,16 @@ def open_database(settings: Settings) -> Database:
             )
 
 
-class _TidyConnection(sqlite3.Connection):
-    """A connection whose end ends its transaction.
-
-    SQLAlchemy closes the connection of a task that is cancelled in the middle of a statement. SQLite closes it
-    only once the last cursor is gone, which a traceback may hold for long, and its transaction locks out all others.
-    """
-
-    def close(self) -> None:
-        """Roll back what is open, and close."""
-        if self.in_transaction:
-            self.rollback()
-        super().close()
-
-
-class _Connection(aiosqlite.Connection):
-    """A connection whose thread is told to end once: whoever told it a second time would wait for ever.
-
-    SQLAlchemy does so with one that is closed for a task which is cancelled twice, and the event loop never closes.
-    """
-
-    def stop(self) -> "asyncio.Future[None] | None":
-        """Let the thread end after what it was given."""
-        return super().stop() if self._running else None
-
-
-def _connect(path: str, **options: Any) -> _Connection:
-    connection = _Connection(lambda: sqlite3.connect(path, **options), iter_chunk_size=64)
-    connection._thread.daemon = True  # as SQLAlchemy has it
-    return connection
-
-
 def _open_sqlite(url: sa.URL, settings: Settings) -> Database:
     if not url.database or url.database == ":memory:":
         raise Misconfigured("DATABASE_URL must name a file: several processes share the database.")
     path = Path(url.database)
     path.parent.mkdir(parents=True, exist_ok=True)
-    once: dict[str, Any] = {"async_creator_fn": _connect}
-    reads = create_async_engine(
-        url,
-        echo=settings.db_echo,
-        pool_size=settings.db_pool_size,
-        max_overflow=settings.db_max_overflow,
-        connect_args=once,
+    reads, writes, hot = make_engines(
+        url, echo=settings.db_echo, pool_size=settings.db_pool_size, max_overflow=settings.db_max_overflow
     )
-    writes = create_async_engine(
-        url, echo=settings.db_echo, pool_size=1, max_overflow=0, connect_args=once | {"factory": _TidyConnection}
-    )
-    hot = sa.create_engine(url.set(drivername="sqlite+pysqlite"), echo=settings.db_echo, poolclass=sa.NullPool)
-    for engine in (reads.sync_engine, writes.sync_engine, hot):
-        sa.event.listen(engine, "connect", _set_pragmas)
-    for engine, begin in ((reads.sync_engine, "BEGIN"), (writes.sync_engine, _BEGIN_WRITE)):
-        sa.event.listen(engine, "begin", lambda connection, sql=begin: connection.exec_driver_sql(sql))
     lock_file = path.with_name(path.name + ".lock")
     return Database(reads, writes, FileLock(lock_file), HotWriter(hot, FileLock(lock_file)))
-
-
-def _set_pragmas(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun in words, not by the driver on its own
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "busy_timeout=10000",
-        "cache_size=-2048",  # KiB, of each connection: the file is in the machine's memory anyway
-        "foreign_keys=ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
 
 
 class Rows:

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from app.clock import iso
-from app.database import Rows, UtcTime, driver_of
+from app.database import Rows, UtcTime
 from app.history.tables import jobs
+from app.sqlite import driver_of
 
 # What a start tells of a job: the first fields of writer.Started, in their order.
 STARTED = (

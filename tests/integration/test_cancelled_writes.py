@@ -3,13 +3,15 @@
 import asyncio
 import fcntl
 import random
+import threading
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from app.database import Database, FileLock, open_database
+from app.database import Database, open_database
 from app.settings import Settings
+from app.sqlite import FileLock
 
 
 async def write_two(database: Database) -> None:
@@ -58,8 +60,14 @@ async def ask_and_be_cancelled_twice(settings: Settings) -> None:
 
 
 @pytest.mark.timeout(20)  # it would never end
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # nobody takes the answer
 def test_an_event_loop_closes_after_a_reader_was_cancelled_twice(settings: Settings) -> None:
+    threads = set(threading.enumerate())
+
     asyncio.run(ask_and_be_cancelled_twice(settings))
+
+    for thread in set(threading.enumerate()) - threads:
+        thread.join()
 
 
 async def hold(lock: FileLock, has_it: asyncio.Event, until: asyncio.Event) -> None:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from tests.model.engine_guards import ENGINE_GUARDS
 
+from tests.model.engine_guards import ENGINE_GUARDS
 from tests.model.guards import GUARDS
 from tests.model.guards_api import API_GUARDS
 from tests.model.life_guards import LIFE_GUARDS

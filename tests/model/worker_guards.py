@@ -350,14 +350,14 @@ _PROCESSES = (
 
 _STORES = (
     _guard(
-        "app/database.py",
+        "app/sqlite.py",
         "a wait for SQLite's lock that was cancelled keeps the turn until it is over",
         "waiting.add_done_callback(lambda _: self._give_back())\n",
         "self._turn.release(), waiting.add_done_callback(lambda _: fcntl.flock(self._fd, fcntl.LOCK_UN))\n",
         "test_cancelled_writes.py::test_a_cancelled_wait_does_not_give_back_what_the_next_one_holds",
     ),
     _guard(
-        "app/database.py",
+        "app/sqlite.py",
         "a connection to SQLite is told to end once, so that its event loop can close",
         "return super().stop() if self._running else None",
         "return super().stop()",

@@ -4,8 +4,8 @@ import ast
 from functools import cache
 
 import pytest
-from tests.model.engine_guards import ENGINE_GUARDS
 
+from tests.model.engine_guards import ENGINE_GUARDS
 from tests.model.guards import GUARDS
 from tests.model.guards_api import API_GUARDS
 from tests.model.life_guards import LIFE_GUARDS
