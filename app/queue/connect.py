@@ -6,7 +6,7 @@ from typing import Any, cast
 import hiredis
 from arq.connections import ArqRedis
 from redis import exceptions as redis_errors
-from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -94,9 +94,10 @@ _STEADY = {Connection: _SteadyTcp, SSLConnection: _SteadyTls, UnixDomainSocketCo
 
 def open_redis(url: str, *, max_connections: int = 64) -> Redis:
     """Make a client for ``url``. Connects on first use only, and again after every outage."""
-    pool = ConnectionPool.from_url(
+    pool = BlockingConnectionPool.from_url(  # more commands than connections wait for one
         url,
         max_connections=max_connections,
+        timeout=_SOCKET_TIMEOUT_S,
         socket_timeout=_SOCKET_TIMEOUT_S,
         socket_connect_timeout=2.0,
         socket_keepalive=True,

@@ -1,5 +1,6 @@
 """The Redis client of the service, where the stock one would let a process die."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -46,6 +47,14 @@ def test_the_client_goes_on_after_its_connections_were_closed(redis_url: str) ->
             await redis.aclose(close_connection_pool=True)
 
     assert uvloop.run(ask_again())
+
+
+async def test_more_commands_than_connections_wait_for_one(redis_url: str) -> None:
+    redis = open_redis(redis_url, max_connections=2)
+    try:
+        assert all(await asyncio.gather(*(redis.ping() for _ in range(100))))
+    finally:
+        await redis.aclose(close_connection_pool=True)
 
 
 async def connection_of(redis: Redis) -> Any:
