@@ -23,7 +23,7 @@ from workers.suspects import Suspects
 
 log = get_log()
 
-_MAX_CLAIM = 200  # jobs in one claim
+_MAX_CLAIM = 50  # jobs in one claim: the first of a wave start while the last are claimed
 
 
 class Intake:
