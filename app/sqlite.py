@@ -10,8 +10,9 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 import aiosqlite
@@ -165,8 +166,14 @@ class _Connection(aiosqlite.Connection):
 
 def _connect(path: str, **options: Any) -> _Connection:
     connection = _Connection(lambda: sqlite3.connect(path, **options), iter_chunk_size=64)
-    connection._thread.daemon = True  # as SQLAlchemy has it
+    connection._thread = Thread(target=_run_quietly, args=(connection._thread.run,), daemon=True)  # SQLAlchemy's too is
     return connection
+
+
+def _run_quietly(run: Callable[[], None]) -> None:
+    """Run the thread of a connection; once the event loop has closed, there is nobody to take its answers."""
+    with suppress(RuntimeError):
+        run()
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

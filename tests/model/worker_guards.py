@@ -364,6 +364,13 @@ _STORES = (
         "test_cancelled_writes.py::test_an_event_loop_closes_after_a_reader_was_cancelled_twice",
     ),
     _guard(
+        "app/sqlite.py",
+        "a thread of SQLite's has nothing to complain of when its event loop has closed",
+        "    with suppress(RuntimeError):\n        run()",
+        "    run()",
+        "test_cancelled_writes.py::test_an_event_loop_closes_after_a_reader_was_cancelled_twice",
+    ),
+    _guard(
         "app/api/leaving.py",
         "a client of an API process that leaves is sent elsewhere with its answer",
         "if request.app[LEAVING].is_set() and response.status != 101:",
