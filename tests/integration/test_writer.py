@@ -18,6 +18,7 @@ from app.history.writer import Settlement, Started, StartRequest, Writer
 from app.jobs.status import FINAL, Status
 from app.settings import Settings
 from tests.support.house import OOPS, WORKER, ending, new_job, whole_ms
+from tests.support.waiting import eventually
 
 NOW = whole_ms(utc_now())
 LATER = NOW + timedelta(minutes=5)
@@ -558,6 +559,52 @@ async def test_two_writers_with_the_same_rows_in_opposite_orders_never_deadlock(
         await asyncio.gather(writer.settle_all(renewals), other.settle_all(renewals[::-1]))
 
     assert {(await row(reader, job)).attempts for job in jobs[::50]} == {8}
+
+
+_BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+_LOCK = sa.text("SELECT 1 FROM background_tasks WHERE task_id = :id FOR UPDATE SKIP LOCKED")
+
+
+def look_rows_up(database: Database) -> None:
+    """Let PostgreSQL join by looking up row after row of a batch: it takes them in the order that they are named in."""
+    for join in ("hashjoin", "mergejoin", "seqscan"):
+        sa.event.listen(
+            database.reads.sync_engine,
+            "begin",
+            lambda connection, join=join: connection.exec_driver_sql(f"SET LOCAL enable_{join} = off"),
+        )
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("what", ["start", "settle"])
+async def test_rows_are_locked_in_one_order_however_a_batch_names_them(
+    what: str, database: Database, writer: Writer
+) -> None:
+    many = sorted([new_job() for _ in range(1000)], key=lambda job: job.id)
+    first, last = many[0], many[-1]
+    await writer.accept(many)
+    started = {job.id: job for job in await start(writer, *many)} if what == "settle" else {}
+    async with database.write() as connection:
+        await connection.execute(sa.text("ANALYZE background_tasks"))
+    look_rows_up(database)
+
+    async def change() -> None:
+        if what == "start":
+            await start(writer, last, first)
+        else:
+            await writer.settle_all([ending(started[job.id]) for job in (last, first)])
+
+    async def is_blocked() -> bool:
+        async with database.read() as onlooker:
+            return bool((await onlooker.execute(sa.text(_BLOCKED))).scalar_one())
+
+    async with database.write() as connection:
+        assert (await connection.execute(_LOCK, {"id": last.id})).all()
+        changing = asyncio.create_task(change())
+        await eventually(is_blocked)
+        async with database.read() as onlooker:
+            assert not (await onlooker.execute(_LOCK, {"id": first.id})).all()
+    await changing
 
 
 async def test_two_writers_that_settle_the_same_attempt_agree(writer: Writer, other: Writer, reader: Reader) -> None:

@@ -24,10 +24,10 @@ def main(
     console = Console()
     every = (*GUARDS, *QUEUE_GUARDS, *LIFE_GUARDS, *ENGINE_GUARDS, *WORKER_GUARDS, *API_GUARDS)
     chosen = [guard for guard in every if not words or any(word in guard.guard for word in words)]
-    tests = sorted({guard.test for guard in chosen})
+    tests = {guard.test: guard for guard in chosen}
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        red = [test for test, is_fine in zip(tests, pool.map(is_green, tests), strict=True) if not is_fine]
-    red = [test for test in red if not is_green(test)]  # once more, alone: it may have been the machine's fault
+        red = [test for test, is_fine in zip(tests, pool.map(is_green, tests.values()), strict=True) if not is_fine]
+    red = [test for test in red if not is_green(tests[test])]  # once more, alone: it may have been the machine's fault
     if red:
         console.print(f"[red]red with every guard in place[/]: {', '.join(red)}")
         raise typer.Exit(2)
