@@ -170,6 +170,31 @@ async def test_abort_of_a_waiting_job_keeps_it_from_ever_running(house: Installa
     assert (await row(house, job_id)).status is Status.CANCELLED
 
 
+async def test_a_job_that_is_claimed_in_the_middle_of_an_abort_is_aborted_all_the_same(house: Installation) -> None:
+    """arq calls a scheduled job forward, and marks it after that."""
+    job_id = await submit(house, JOB, scheduled_for=datetime.now(UTC) + timedelta(hours=1))
+    await house.redis.zadd(QUEUE, {job_id: 1})
+    claims = await house.queue.claim(["north"], want=1, token="too-early")
+    assert await house.lifecycle.start(claims, worker_id="early") == []
+    await house.redis.zadd(keys.ABORTS, {job_id: 1})
+
+    async with at_work(make_worker(house, {JOB.kind: give_back})):
+        await becomes(house, job_id, Status.CANCELLED)
+
+
+async def test_a_job_that_was_called_forward_for_no_abort_goes_back_to_its_time(house: Installation) -> None:
+    job_id = await submit(house, JOB, scheduled_for=datetime.now(UTC) + timedelta(hours=1))
+    due_ms = await house.redis.zscore(QUEUE, job_id)
+    await house.redis.zadd(QUEUE, {job_id: 1})
+
+    async def is_put_back() -> bool:
+        claims = await house.queue.claim(["north"], want=1, token="curious")
+        assert await house.lifecycle.start(claims, worker_id="curious") == []
+        return bool(await house.redis.zscore(QUEUE, job_id) == due_ms)
+
+    await eventually(is_put_back)
+
+
 async def _is_running(house: Installation, job_id: str) -> bool:
     job = await house.reader.get(job_id)
     return job is not None and job.status is Status.RUNNING

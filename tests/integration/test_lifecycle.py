@@ -430,7 +430,7 @@ async def _last_status(house: Installation, job: Started) -> Status | None:
 
 async def test_an_entry_of_a_job_that_is_due_later_goes_back_to_its_time(house: Installation) -> None:
     (job,) = await submit(house, order(scheduled_for=utc_now() + HOUR))
-    await house.redis.zadd(keys.queue("alpha", 5), {job.id: 1})
+    await house.redis.zadd(keys.queue("alpha", 5), {job.id: 2})
 
     assert await start(house) == []
 

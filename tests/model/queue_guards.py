@@ -98,6 +98,13 @@ QUEUE_GUARDS = (
     ),
     _guard(
         "app/queue/lua/let_go.lua",
+        "a job claimed in the middle of arq's abort is looked at again",
+        "elseif stood <= CALLED then",
+        "elseif false then",
+        "test_arq_promises.py::test_a_job_that_is_claimed_in_the_middle_of_an_abort_is_aborted_all_the_same",
+    ),
+    _guard(
+        "app/queue/lua/let_go.lua",
         "the end of a job takes its abort marker along",
         "  redis.call('ZREM', ABORTS, unpack(gone))\n",
         "",

@@ -5,6 +5,7 @@
 --   lend  token                  it runs under that other claim, which gets the lease for one more period
 -- Returns: per job 1, or 0 if it was no longer held under the token.
 -- Cost: O(log n) a job; what many jobs need is asked for in one command.
+local CALLED, MARKED_WITHIN_MS = 1, 1000  -- arq's abort() puts a scheduled job at 1, and then marks it
 local lease_ms, result_ttl_ms, now = tonumber(ARGV[1]), ARGV[2], now_ms()
 local ids, claims = {}, {}
 for at = 3, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
@@ -33,8 +34,13 @@ for at = 3, #ARGV, 4 do
         if argument ~= '' then redis.call('SET', RESULT .. id, argument, 'PX', result_ttl_ms) end
       else
         local due_ms = tonumber(argument)
-        local score = tonumber(redis.call('ZSCORE', queue_key, id) or '') or now
-        place(queue_key, due_ms >= 0 and due_ms or waiting_score(score, now), id)
+        local stood = waiting_score(tonumber(redis.call('ZSCORE', queue_key, id) or '') or now, now)
+        if due_ms < 0 then
+          due_ms = stood
+        elseif stood <= CALLED then  -- who claimed it between the call and its mark looks for the mark once more
+          due_ms = math.min(due_ms, now + MARKED_WITHIN_MS)
+        end
+        place(queue_key, due_ms, id)
         redis.call('SADD', BUSY, queue_key)
         ring_bell(queue_name(queue_key))
       end
