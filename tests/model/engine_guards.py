@@ -3,282 +3,276 @@
 As in :mod:`tests.model.guards`: what each guards, where it stands, what the text becomes without it, who notices.
 """
 
-from tests.model.mutation import Mutant
-
-
-def _guard(file: str, guard: str, old: str, new: str, test: str) -> Mutant:
-    where = test if "/" in test else f"tests/integration/{test}"
-    return Mutant(guard=guard, file=file, old=old, new=new, test=where)
-
+from tests.model.mutation import Mutant, guarded
 
 ENGINE_GUARDS = (
-    _guard(
+    guarded(
         "workers/attempt.py",
         "the first reason to stop counts",
         "if self._is_stoppable and self.stop_reason is None and self.task is not None:",
         "if self._is_stoppable and self.task is not None:",
         "tests/unit/test_attempt.py::test_an_attempt_that_is_not_its_own_any_more_writes_nothing_and_no_later_reason_changes_that",
     ),
-    _guard(
+    guarded(
         "workers/attempt.py",
         "a settling attempt is left alone",
         "        self._is_stoppable = False\n        self._context.close()\n",
         "        self._context.close()\n",
         "tests/unit/test_attempt.py::test_an_attempt_whose_end_is_being_written_is_left_alone",
     ),
-    _guard(
+    guarded(
         "workers/attempt.py",
         "retries come to an end",
         " or self.job.failures >= self.job.max_retries:",
         ":",
         "test_worker.py::test_a_failing_job_is_retried_with_growing_delays_and_ends_failed_with_its_traceback",
     ),
-    _guard(
+    guarded(
         "workers/attempt.py",
         "a lost attempt writes nothing",
         "            case StopReason.CANCELLED | StopReason.LOST:\n                return Lost()",
         "            case StopReason.CANCELLED | StopReason.LOST:\n                return outcome",
         "tests/unit/test_attempt.py::test_an_attempt_that_is_not_its_own_any_more_writes_nothing_and_no_later_reason_changes_that",
     ),
-    _guard(
+    guarded(
         "workers/attempt.py",
         "a kind that nobody knows fails in the end",
         "is_hopeless = (now - job.due_at).total_seconds() >= _UNKNOWN_KIND_LIMIT_S",
         "is_hopeless = False",
         "test_worker.py::test_a_kind_that_no_worker_knows_is_given_back_first_and_fails_in_the_end",
     ),
-    _guard(
+    guarded(
         "workers/attempt.py",
         "a kind that nobody knows is given back first",
         "is_hopeless = (now - job.due_at).total_seconds() >= _UNKNOWN_KIND_LIMIT_S",
         "is_hopeless = True",
         "test_worker.py::test_a_kind_that_no_worker_knows_is_given_back_first_and_fails_in_the_end",
     ),
-    _guard(
+    guarded(
         "workers/closer.py",
         "only what was written is acknowledged",
         "for (attempt, ending), answer in zip(batch, answers, strict=True) if answer is True\n",
         "for (attempt, ending), answer in zip(batch, answers, strict=True)\n",
         "tests/unit/test_closer.py::test_one_that_is_not_written_frees_its_slot_and_is_not_acknowledged",
     ),
-    _guard(
+    guarded(
         "workers/closer.py",
         "who lost a settle acts by the row",
         "        if lost:\n            self._stand_down(lost)",
         "",
         "tests/unit/test_closer.py::test_one_that_is_not_written_frees_its_slot_and_is_not_acknowledged",
     ),
-    _guard(
+    guarded(
         "workers/closer.py",
         "a settle that breaks frees its slots",
         "                self.count -= len(batch)\n",
         "                pass\n",
         "tests/unit/test_closer.py::test_what_ends_while_a_batch_settles_settles_together",
     ),
-    _guard(
+    guarded(
         "workers/intake.py",
         "the lease of what did not start is renewed no more",
         "if claim.id not in won and claim.id not in self._suspects.held:",
         "if False:",
         "tests/unit/test_intake.py::test_the_lease_of_what_did_not_start_is_renewed_no_more_but_that_of_a_suspect_is",
     ),
-    _guard(
+    guarded(
         "workers/intake.py",
         "the lease of a suspect is renewed while it waits",
         " and claim.id not in self._suspects.held:",
         ":",
         "tests/unit/test_intake.py::test_the_lease_of_what_did_not_start_is_renewed_no_more_but_that_of_a_suspect_is",
     ),
-    _guard(
+    guarded(
         "workers/intake.py",
         "a worker stops claiming until the database answers",
         "            self.is_clear.clear()\n",
         "            pass\n",
         "tests/unit/test_intake.py::test_while_the_database_is_out_nothing_more_is_claimed_for_a_moment",
     ),
-    _guard(
+    guarded(
         "workers/lease.py",
         "renewals survive an outage of Redis",
         "except (RedisError, OSError) as error:",
         "except ZeroDivisionError as error:",
         "test_leases.py::test_a_healthy_job_lives_through_a_redis_that_is_away_for_longer_than_its_lease",
     ),
-    _guard(
+    guarded(
         "workers/lease.py",
         "a lease that was dropped meanwhile stays dropped",
         "                if (one.job_id, one.token) in self._held:",
         "                if True:",
         "test_leases.py::test_a_lease_that_is_dropped_while_it_is_renewed_stays_dropped",
     ),
-    _guard(
+    guarded(
         "workers/lease.py",
         "a lease that ran out is doubtful though nobody refused it",
         " or one.good_until <= now]",
         "]",
         "test_leases.py::test_a_worker_without_either_store_stops_its_jobs_and_releases_them_once",
     ),
-    _guard(
+    guarded(
         "workers/doubt.py",
         "a doubt about a claim that is over stops nothing",
         "if self._claim_of(one.job_id) == one.token}",
         "if True}",
         "tests/unit/test_doubt.py::test_a_doubt_about_a_claim_that_is_over_asks_and_stops_nothing",
     ),
-    _guard(
+    guarded(
         "workers/doubt.py",
         "no job is stopped before its lease is over",
         "if one.good_until <= monotonic()]",
         "if True]",
         "tests/unit/test_doubt.py::test_while_sql_is_out_only_a_job_whose_lease_is_over_is_stopped",
     ),
-    _guard(
+    guarded(
         "workers/doubt.py",
         "a job that neither store knows is stopped",
         "            self._stop(expired, StopReason.CUT_OFF)",
         "            pass",
         "tests/unit/test_doubt.py::test_while_sql_is_out_only_a_job_whose_lease_is_over_is_stopped",
     ),
-    _guard(
+    guarded(
         "workers/doubt.py",
         "one question at a time",
         "if self._question is None or self._question.done():",
         "if True:",
         "tests/unit/test_doubt.py::test_one_question_is_asked_at_a_time",
     ),
-    _guard(
+    guarded(
         "workers/worker.py",
         "a cancel that nobody was told of lands",
         "self._stop_attempts(claims.keys() - mine, StopReason.LOST)",
         "pass",
         "test_worker.py::test_a_cancel_that_nobody_was_told_of_still_lands",
     ),
-    _guard(
+    guarded(
         "workers/worker.py",
         "a bell that a worker cannot use is passed on",
         "                await self._doorbell.pass_on(bell)",
         "                pass",
         "test_worker.py::test_a_bell_that_comes_when_the_slots_have_filled_is_passed_on",
     ),
-    _guard(
+    guarded(
         "workers/worker.py",
         "an outage of Redis ends no worker that claims",
         '            log.warning("claiming_interrupted", reason=str(error))',
         "            raise",
         "test_leases.py::test_a_healthy_job_lives_through_a_redis_that_is_away_for_longer_than_its_lease",
     ),
-    _guard(
+    guarded(
         "workers/worker.py",
         "a drain is for the worker that it names",
         'elif verb == "drain" and subject == self.id:',
         'elif verb == "drain":',
         "test_limits.py::test_a_worker_drains_when_it_is_told_to_and_others_do_not",
     ),
-    _guard(
+    guarded(
         "workers/worker.py",
         "a worker that drains claims nothing",
         "self._is_stopping = self._is_draining = self._intake.is_closed = True",
         "self._is_draining = self._intake.is_closed = True",
         "test_limits.py::test_a_worker_drains_when_it_is_told_to_and_others_do_not",
     ),
-    _guard(
+    guarded(
         "workers/worker.py",
         "a worker that was told to stop claims nothing",
         "self._is_stopping = self._intake.is_closed = True",
         "self._intake.is_closed = True",
         "test_worker.py::test_a_stopping_worker_lets_jobs_finish_first",
     ),
-    _guard(
+    guarded(
         "workers/worker.py",
         "an attempt that broke frees its slot",
         "            self._free(attempt)\n\n    async def _finish",
         "            pass\n\n    async def _finish",
         "test_worker.py::test_an_attempt_that_broke_frees_its_slot",
     ),
-    _guard(
+    guarded(
         "workers/steady.py",
         "no outage ends a helper",
         "except (*ANY_OUTAGE, ResponseError) as error:",
         "except ResponseError as error:",
         "test_leases.py::test_a_healthy_job_lives_through_a_database_that_is_away",
     ),
-    _guard(
+    guarded(
         "workers/suspects.py",
         "a stopping worker takes in no suspect",
         "if self._is_leaving or len(self._line) >= _LINE:",
         "if len(self._line) >= _LINE:",
         "tests/unit/test_suspects_line.py::test_a_worker_that_leaves_takes_in_no_suspect_and_hands_none_over",
     ),
-    _guard(
+    guarded(
         "workers/suspects.py",
         "a stopping worker hands no suspect over",
         "return None if self._is_leaving else self._line.popleft()[1]",
         "return self._line.popleft()[1] if self._line else None",
         "tests/unit/test_suspects_line.py::test_a_worker_that_leaves_takes_in_no_suspect_and_hands_none_over",
     ),
-    _guard(
+    guarded(
         "workers/suspects.py",
         "a process that was told to leave convicts nobody",
         "if exit_code and not self._is_leaving:",
         "if exit_code:",
         "tests/unit/test_suspects_line.py::test_only_a_process_that_dies_and_was_not_told_to_leave_convicts",
     ),
-    _guard(
+    guarded(
         "workers/suspects.py",
         "a process that left in order convicts nobody",
         "if exit_code and not self._is_leaving:",
         "if not self._is_leaving:",
         "tests/unit/test_suspects_line.py::test_only_a_process_that_dies_and_was_not_told_to_leave_convicts",
     ),
-    _guard(
+    guarded(
         "workers/sweep.py",
         "one worker sweeps at a time",
         "            if await self._has_turn():\n                await self._look",
         "            if True:\n                await self._look",
         "test_sweep.py::test_a_worker_whose_turn_it_is_not_does_not_sweep",
     ),
-    _guard(
+    guarded(
         "workers/sweep.py",
         "another epoch starts a rebuild",
         "if not mark.is_current(counter):",
         "if False:",
         "test_sweep.py::test_a_first_look_begins_the_first_epoch_and_a_second_finds_it_current",
     ),
-    _guard(
+    guarded(
         "workers/sweep.py",
         "a walk whose end was refused starts over",
         "if restored is not None and await self._epochs.end(walk, mark.server_run_id):",
         "if restored is not None:",
         "test_sweep.py::test_a_second_flush_starts_a_rebuild_over",
     ),
-    _guard(
+    guarded(
         "workers/sweep.py",
         "a pause that Redis missed is told",
         "        await self._restore_pauses()\n",
         "",
         "test_sweep.py::test_a_pause_that_redis_missed_is_told_and_one_that_has_ended_is_taken_back",
     ),
-    _guard(
+    guarded(
         "workers/cron.py",
         "of missed ticks the latest runs",
         "tick = latest_tick(self._schedules[definition.name], after=due - _STEP, until=now) or due",
         "tick = due",
         "test_arq_promises.py::test_of_ticks_that_a_busy_worker_missed_only_the_latest_is_submitted",
     ),
-    _guard(
+    guarded(
         "workers/cron.py",
         "a schedule that makes nothing good is not caught up",
         "if schedule is None or not schedule.catches_up:",
         "if schedule is None:",
         "test_arq_promises.py::test_a_schedule_may_ask_not_to_catch_up",
     ),
-    _guard(
+    guarded(
         "workers/cron.py",
         "a schedule that is gone is not caught up",
         "if schedule is None or not schedule.catches_up:",
         "if not schedule.catches_up:",
         "test_arq_promises.py::test_a_schedule_that_is_gone_is_not_caught_up",
     ),
-    _guard(
+    guarded(
         "workers/cron.py",
         "no tick runs before its time",
         "if due is None or due > now:",

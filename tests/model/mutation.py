@@ -33,6 +33,11 @@ class Mutant:
     needs_postgres: bool = False  # SQLite has nothing of the kind
 
 
+def guarded(file: str, guard: str, old: str, new: str, test: str) -> Mutant:
+    """Return the mutant of a guard; a test that names no folder is one of integration."""
+    return Mutant(guard=guard, file=file, old=old, new=new, test=test if "/" in test else f"tests/integration/{test}")
+
+
 def is_killed(mutant: Mutant) -> bool:
     """Run the named test without the guard; return whether it noticed."""
     with _copy() as tree:

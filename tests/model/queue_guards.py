@@ -3,254 +3,248 @@
 As in :mod:`tests.model.guards`: what each guards, where it stands, what the text becomes without it, who notices.
 """
 
-from tests.model.mutation import Mutant
-
-
-def _guard(file: str, guard: str, old: str, new: str, test: str) -> Mutant:
-    where = test if "/" in test else f"tests/integration/{test}"
-    return Mutant(guard=guard, file=file, old=old, new=new, test=where)
-
+from tests.model.mutation import guarded
 
 QUEUE_GUARDS = (
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "the highest priority comes first",
         "for priority = 10, 1, -1 do",
         "for priority = 1, 10 do",
         "test_queue.py::test_jobs_come_by_priority_and_first_in_first_out_across_queues",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "queues of one priority are merged by age",
         "if levels[priority] and #levels[priority] > 1 then",
         "if false then",
         "test_queue.py::test_jobs_come_by_priority_and_first_in_first_out_across_queues",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "only what is due is claimed",
         "local found = redis.call('ZRANGEBYSCORE', queue_key, '-inf', now, 'WITHSCORES'",
         "local found = redis.call('ZRANGEBYSCORE', queue_key, '-inf', '(' .. exact(RUNNING_OFFSET), 'WITHSCORES'",
         "test_queue.py::test_a_deferred_job_is_not_claimed_before_its_time",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "a claim tells what arq asked to abort",
         "out[#out + 1] = aborts[at] and 1 or 0",
         "out[#out + 1] = 0",
         "test_queue.py::test_a_job_that_arqs_abort_names_is_claimed_as_aborted",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "a queue with deferred or running jobs stays busy",
         "elseif #found == 0 and redis.call('ZCARD', queue_key) == 0 then",
         "elseif #found == 0 then",
         "test_queue.py::test_a_queue_with_deferred_or_running_jobs_stays_busy",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "a claim notices a silence",
         "watch_clock(now, lease_ms)\n\nlocal function where",
         "\nlocal function where",
         "test_leases.py::test_a_jump_of_redis_time_gives_every_lease_one_period_of_grace",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "an idle worker wakes when a lease runs out",
         "  next_due = math.min(next_due or tonumber(first[2]), tonumber(first[2]))\nend\nif next_due",
         "end\nif next_due",
         "test_queue.py::test_a_claim_that_finds_nothing_tells_when_a_lease_runs_out",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "a claim that nobody can read leaves its job rescuable",
         "local queue_key = claim_of(id) or where_it_runs(id)",
         "local queue_key = claim_of(id)",
         "test_queue.py::test_a_job_whose_claim_nobody_can_read_is_found_where_it_runs",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/claim.lua",
         "a dead lease without an entry leaves nothing",
         "    redis.call('HDEL', CLAIMS, id)\n",
         "",
         "test_queue.py::test_a_dead_lease_without_an_entry_leaves_nothing",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/common.lua",
         "a Redis that forgot its last question counts as silent",
         "if not seen or math.abs",
         "if seen and math.abs",
         "test_leases.py::test_a_redis_that_forgot_when_it_was_last_asked_gives_every_lease_its_grace",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/common.lua",
         "a job with an absurd score runs once",
         "if score ~= score or score < 0 or score >= RUNNING_OFFSET then return now end",
         "",
         "test_hostile_redis.py::test_a_job_that_seems_to_run_for_ever_is_offered_again",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/common.lua",
         "many rings are one token",
         "if redis.call('LLEN', BELL .. name) == 0 then redis.call('LPUSH', BELL .. name, '1') end",
         "redis.call('LPUSH', BELL .. name, '1')",
         "test_queue.py::test_many_rings_are_one_token",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/let_go.lua",
         "a job claimed in the middle of arq's abort is looked at again",
         "elseif stood <= CALLED then",
         "elseif false then",
         "test_arq_promises.py::test_a_job_that_is_claimed_in_the_middle_of_an_abort_is_aborted_all_the_same",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/let_go.lua",
         "the end of a job takes its abort marker along",
         "  redis.call('ZREM', ABORTS, unpack(gone))\n",
         "",
         "test_queue.py::test_a_job_that_is_done_leaves_only_its_result",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/let_go.lua",
         "what waits again wakes a worker",
         "        ring_bell(queue_name(queue_key))\n",
         "",
         "test_worker.py::test_a_failing_job_is_retried_with_growing_delays_and_ends_failed_with_its_traceback",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/let_go.lua",
         "a job that is done leaves only its result",
         "if #ended > 0 then redis.call('DEL', unpack(ended)) end",
         "",
         "test_queue.py::test_a_job_that_is_done_leaves_only_its_result",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/withdraw.lua",
         "a withdrawn job takes its abort marker along",
         "    redis.call('ZREM', ABORTS, id)\n",
         "",
         "test_queue.py::test_a_waiting_job_is_withdrawn_with_its_result",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/renew.lua",
         "a late renewal leaves alone what has ended",
         " or redis.call('EXISTS', RESULT .. id) == 1",
         "",
         "test_queue.py::test_a_late_renewal_leaves_alone_what_was_let_go",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/renew.lua",
         "a late renewal leaves alone what waits again",
         "return (score and score < RUNNING_OFFSET) or",
         "return",
         "test_queue.py::test_a_late_renewal_leaves_alone_what_was_let_go",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/renew.lua",
         "a renewal makes a lost lease anew",
         "    hold(id, queue_key, token, now, lease_ms)\n",
         "",
         "test_queue.py::test_a_renewal_makes_a_lost_lease_anew",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/renew.lua",
         "an abort is reported once",
         "if redis.call('ZREM', ABORTS, id) == 1 then",
         "if redis.call('ZSCORE', ABORTS, id) then",
         "test_queue.py::test_a_renewal_reports_an_abort_once",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/ring.lua",
         "a ring leaves a job that runs under another priority",
         "    if score and score >= RUNNING_OFFSET then return other end\n",
         "",
         "test_lifecycle.py::test_a_job_whose_priority_changed_while_it_was_claimed_leaves_nothing_behind",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/ring.lua",
         "a ring moves a job whose priority has changed",
         "    if score then\n      redis.call('ZREM', other, id)",
         "    if false then\n      redis.call('ZREM', other, id)",
         "test_lifecycle.py::test_a_move_that_redis_missed_is_made_up_for",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/ring.lua",
         "an entry that waits for too long is brought forward",
         "  elseif search and token == '' and score > math.max(due_ms, now) then",
         "  elseif false then",
         "test_sweep.py::test_an_entry_that_waits_for_longer_than_its_row_says_is_brought_forward",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/ring.lua",
         "a running entry gets the claim of its row",
         "if not claim_of(id) then redis.call('HSET', CLAIMS, id, queue_key .. '|' .. token) end",
         "",
         "test_sweep.py::test_a_running_entry_without_lease_and_claim_can_be_found_dead_again",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/ring.lua",
         "a running job that Redis lost is held by its claim",
         "    if token ~= '' then\n      hold",
         "    if false then\n      hold",
         "test_queue.py::test_a_running_job_that_redis_lost_is_rung_under_its_claim",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/epoch_begin.lua",
         "pauses stand before the first job is back",
         "for at = 5, #ARGV do redis.call('SADD', PAUSED, ARGV[at]) end",
         "",
         "test_sweep.py::test_pauses_stand_before_the_first_job_is_back",
     ),
-    _guard(
+    guarded(
         "app/queue/lua/epoch_begin.lua",
         "a rebuild forgets the epoch before",
         "redis.call('DEL', EPOCH, PAUSED)",
         "",
         "test_sweep.py::test_a_rebuild_that_begins_leaves_neither_the_end_nor_the_pauses_of_the_one_before",
     ),
-    _guard(
+    guarded(
         "app/queue/epoch.py",
         "another counter starts a rebuild",
         "return self.counter == counter and ",
         "return ",
         "test_sweep.py::test_a_counter_other_than_that_of_the_database_starts_a_rebuild",
     ),
-    _guard(
+    guarded(
         "app/queue/epoch.py",
         "another run of the server starts a rebuild",
         " and self.run_id == self.server_run_id",
         "",
         "test_sweep.py::test_an_unfinished_rebuild_is_done_again_by_the_next_sweeper",
     ),
-    _guard(
+    guarded(
         "app/queue/epoch.py",
         "the Redis of another installation is refused",
         "if mark.installation not in (None, installation):",
         "if False:",
         "test_sweep.py::test_a_redis_of_another_installation_is_refused",
     ),
-    _guard(
+    guarded(
         "app/queue/client.py",
         "what has no entry is astray",
         "    if score is None:\n        return True\n",
         "    if score is None:\n        return False\n",
         "test_queue.py::test_what_redis_lacks_is_told",
     ),
-    _guard(
+    guarded(
         "app/queue/client.py",
         "what runs without a lease is astray",
         "        return lease is None\n",
         "        return False\n",
         "test_sweep.py::test_a_running_entry_without_lease_and_claim_can_be_found_dead_again",
     ),
-    _guard(
+    guarded(
         "app/queue/client.py",
         "what waits for too long is astray",
         "return score > now_ms and score > to_ms(entry.due_at)",
         "return False",
         "test_sweep.py::test_an_entry_that_waits_for_longer_than_its_row_says_is_brought_forward",
     ),
-    _guard(
+    guarded(
         "app/queue/client.py",
         "what waits for its time is not astray",
         "return score > now_ms and score > to_ms(entry.due_at)",

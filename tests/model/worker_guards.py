@@ -3,7 +3,7 @@
 As in :mod:`tests.model.guards`: what each guards, where it stands, what the text becomes without it, who notices.
 """
 
-from tests.model.mutation import MODEL, Mutant
+from tests.model.mutation import MODEL, guarded
 
 _WORKER = "workers/worker.py"
 _ALONE = "workers/alone.py"
@@ -19,62 +19,57 @@ _TEST_SUSPECTS = "test_suspects.py"
 _TEST_PROCESSES = "test_processes_of_jobs.py"
 
 
-def _guard(file: str, guard: str, old: str, new: str, test: str) -> Mutant:
-    where = test if "/" in test else f"tests/integration/{test}"
-    return Mutant(guard=guard, file=file, old=old, new=new, test=where)
-
-
 _STOPPING = (
-    _guard(
+    guarded(
         _WORKER,
         "a stopping worker stops what outlasts the grace period",
         "self._stop_attempts(list(self._attempts), StopReason.SHUTDOWN)",
         "pass",
         f"{_TEST_WORKER}::test_a_stopping_worker_gives_jobs_back_without_burning_a_retry",
     ),
-    _guard(
+    guarded(
         _ATTEMPT,
         "what was stopped with its worker is released and burns nothing",
         "return outcome if isinstance(outcome, Completed) else Released()",
         "return outcome",
         f"{_TEST_WORKER}::test_a_stopping_worker_gives_jobs_back_without_burning_a_retry",
     ),
-    _guard(
+    guarded(
         _ATTEMPT,
         "what completes although it was stopped keeps its result",
         "return outcome if isinstance(outcome, Completed) else Released()",
         "return Released()",
         "test_leases.py::test_a_cut_off_job_that_completes_all_the_same_keeps_its_result",
     ),
-    _guard(
+    guarded(
         _WORKER,
         "a stopping worker lets jobs finish for the grace period",
         "await self._running.until_idle(self._house.settings.worker_grace_s)",
         "await asyncio.sleep(0)",
         f"{_TEST_WORKER}::test_a_stopping_worker_lets_jobs_finish_first",
     ),
-    _guard(
+    guarded(
         _INTAKE,
         "what was claimed while the worker was told to stop is given back unstarted",
         "if self.is_closed:",
         "if False:",
         f"{_TEST_WORKER}::test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back_unstarted",
     ),
-    _guard(
+    guarded(
         _WORKER,
         "what waits to start is held here, and is not started under another claim",
         "return self._intake.pending.get(job_id) if attempt is None else attempt.job.claim",
         "return None if attempt is None else attempt.job.claim",
         f"{_TEST_WORKER}::test_a_job_that_redis_offers_again_while_it_waits_to_start_runs_once",
     ),
-    _guard(
+    guarded(
         _WORKER,
         "a second signal leaves at once",
         "if self._is_told_to_stop.is_set():\n            log",
         "if False:\n            log",
         "tests/acceptance/test_service.py::test_a_second_sigterm_leaves_at_once",
     ),
-    _guard(
+    guarded(
         _WORKER,
         "a drain counts no grace period",
         "while self._is_draining and self._running and not self._is_told_to_stop.is_set():",
@@ -84,49 +79,49 @@ _STOPPING = (
 )
 
 _ALONE_GUARDS = (
-    _guard(
+    guarded(
         _ALONE,
         "a lone worker runs one job at a time",
         "if self._handed_over and not self._attempts:",
         "if self._handed_over:",
         f"{_TEST_SUSPECTS}::test_a_lone_worker_runs_one_job_at_a_time_whatever_it_is_handed",
     ),
-    _guard(
+    guarded(
         _ALONE,
         "no stubborn work stays beside the next suspect",
         "max_stubborn = 0",
         "max_stubborn = 3",
         f"{_TEST_SUSPECTS}::test_stubborn_work_does_not_stay_beside_the_next_suspect",
     ),
-    _guard(
+    guarded(
         _ALONE,
         "a lone worker leaves with the worker that spoke to it",
         '            log.info("worker_hung_up")\n        self.stop()',
         '            log.info("worker_hung_up")\n        await asyncio.Event().wait()',
         f"{_TEST_SUSPECTS}::test_a_suspect_whose_worker_is_killed_is_released_and_not_convicted",
     ),
-    _guard(
+    guarded(
         "workers/suspects.py",
         "suspects are not put off while their process starts",
         "            if not self._starting:\n",
         "            if True:\n",
         f"{_TEST_SUSPECTS}::test_suspects_are_not_put_off_while_their_process_starts",
     ),
-    _guard(
+    guarded(
         "workers/suspects.py",
         "a suspect whose process still starts is given back when its worker stops",
         "                await self._lifecycle.give_back([first])\n",
         "",
         f"{_TEST_SUSPECTS}::test_a_stopping_worker_gives_a_suspect_back_whose_process_was_still_starting",
     ),
-    _guard(
+    guarded(
         _WORKER,
         "a stopping worker tells the processes of its suspects to stop",
         "        self._suspects.hang_up()\n",
         "",
         f"{_TEST_SUSPECTS}::test_a_stopping_worker_takes_its_suspects_along_without_burning_anything",
     ),
-    _guard(
+    guarded(
         _INTAKE,
         "a worker with other jobs starts no suspect itself",
         "take_aside=self._suspects.take",
@@ -136,7 +131,7 @@ _ALONE_GUARDS = (
 )
 
 _LIMIT_GUARDS = (
-    _guard(
+    guarded(
         _CONTEXT,
         "the soft limit is told",
         "if self._soft_limit_at is not None and time.monotonic() >= self._soft_limit_at:\n"
@@ -144,84 +139,84 @@ _LIMIT_GUARDS = (
         "if False:\n            pass\n",
         f"{_TEST_WORKER}::test_the_soft_limit_may_be_caught_and_the_hard_limit_ends_the_job",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "the soft limit is told once",
         "            self._soft_limit_at = None\n            raise SoftTimeLimitExceeded\n",
         "            raise SoftTimeLimitExceeded\n",
         f"{_TEST_WORKER}::test_the_soft_limit_may_be_caught_and_the_hard_limit_ends_the_job",
     ),
-    _guard(
+    guarded(
         _LIMITS,
         "the hard limit stops a job",
         "if time.monotonic() >= attempt.hard_limit_at:",
         "if False:",
         f"{_TEST_WORKER}::test_the_soft_limit_may_be_caught_and_the_hard_limit_ends_the_job",
     ),
-    _guard(
+    guarded(
         _ATTEMPT,
         "a job that the hard limit stopped ends as a timeout",
         "return timed_out(self.job_type.limits.hard_s)",
         "return outcome",
         f"{_TEST_LIMITS}::test_a_timeout_may_be_tried_again_and_ends_failed_as_one",
     ),
-    _guard(
+    guarded(
         _LIMITS,
         "work that ignores its end is abandoned",
         "if attempt.is_stubborn and attempt.task is not None:",
         "if False:",
         f"{_TEST_LIMITS}::test_a_job_that_ignores_a_cancel_frees_its_slot_within_two_seconds",
     ),
-    _guard(
+    guarded(
         _ATTEMPT,
         "abandoned work that ends at last writes nothing",
         "        if self._is_abandoned:\n            return\n",
         "",
         f"{_TEST_LIMITS}::test_a_job_that_ignores_its_hard_limit_ends_within_two_seconds_of_it",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "what abandoned work reports is ignored",
         "        if self._is_closed:\n            return\n",
         "",
         f"{_TEST_LIMITS}::test_what_stubborn_work_reports_later_is_ignored",
     ),
-    _guard(
+    guarded(
         _LIMITS,
         "a worker with too much abandoned work is replaced",
         "return self.stubborn > self._at_most",
         "return False",
         f"{_TEST_LIMITS}::test_a_worker_with_more_than_three_stubborn_jobs_drains",
     ),
-    _guard(
+    guarded(
         _LIMITS,
         "threads that would not end count as abandoned work",
         "len(self._stubborn) + self._room.strays",
         "len(self._stubborn)",
         f"{_TEST_LIMITS}::test_threads_that_never_return_are_counted_and_keep_nobody_waiting",
     ),
-    _guard(
+    guarded(
         "workers/thread.py",
         "a stop reaches a thread",
         "ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), stopped)",
         "pass",
         f"{_TEST_LIMITS}::test_the_hard_limit_reaches_a_thread",
     ),
-    _guard(
+    guarded(
         "workers/watchdog.py",
         "a loop that hangs ends its process",
         "exit=True",
         "exit=False",
         f"{_TEST_SUSPECTS}::test_a_suspect_that_kills_its_process_ends_failed_and_spares_the_rest[hang]",
     ),
-    _guard(
+    guarded(
         "workers/outcome.py",
         "a result that is too large is not stored",
         "if len(text) > MAX_RESULT_BYTES:",
         "if False:",
         f"{_TEST_LIMITS}::test_a_result_that_is_no_json_or_too_large_is_invalid_at_once",
     ),
-    _guard(
+    guarded(
         "workers/outcome.py",
         "what would fail again is not tried again",
         "asked is not None or not isinstance(error, _POINTLESS)",
@@ -231,35 +226,35 @@ _LIMIT_GUARDS = (
 )
 
 _CHECKPOINTS = (
-    _guard(
+    guarded(
         _CONTEXT,
         "a job whose checkpoint cannot be read waits, and does not fail",
         "                await asyncio.sleep(_RESTORE_PAUSE_S)\n",
         "                raise\n",
         "test_checkpoints.py::test_an_attempt_that_cannot_read_its_checkpoint_waits_for_the_database",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "a job never begins without its checkpoint for want of a database",
         "                await asyncio.sleep(_RESTORE_PAUSE_S)\n",
         "                return\n",
         "test_checkpoints.py::test_an_attempt_that_cannot_read_its_checkpoint_waits_for_the_database",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "a database that is away costs a checkpoint alone",
         'log.warning("checkpoint_not_stored", reason=str(error))\n            return\n',
         'log.warning("checkpoint_not_stored", reason=str(error))\n            raise\n',
         "test_checkpoints.py::test_a_database_that_is_away_costs_the_checkpoint_alone",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "a checkpoint that was not stored is not thought to be",
         'log.warning("checkpoint_not_stored", reason=str(error))\n            return\n',
         'log.warning("checkpoint_not_stored", reason=str(error))\n            is_mine = True\n',
         MODEL,
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "an attempt whose checkpoint is refused stops",
         "        if not is_mine:\n            raise AttemptLost\n",
@@ -269,77 +264,77 @@ _CHECKPOINTS = (
 )
 
 _PROCESSES = (
-    _guard(
+    guarded(
         _PROCESS,
         "a child dies with its worker",
         "    _die_with_worker()\n",
         "",
         f"{_TEST_PROCESSES}::test_a_killed_worker_leaves_no_child_and_another_goes_on_from_the_checkpoint",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "leaving the call ends the child",
         "            await child.stop()\n",
         "            pass\n",
         f"{_TEST_PROCESSES}::test_a_cancel_ends_the_child_within_two_seconds",
     ),
-    _guard(
+    guarded(
         _PROCESS,
         "a child above its memory is killed",
         "if self._is_too_large():",
         "if False:",
         f"{_TEST_PROCESSES}::test_a_child_that_takes_too_much_memory_fails_its_job_alone",
     ),
-    _guard(
+    guarded(
         _PROCESS,
         "what a child started ends with it",
         "os.killpg(pid, signal.SIGKILL)",
         "pass",
         f"{_TEST_PROCESSES}::test_what_a_child_started_ends_with_it",
     ),
-    _guard(
+    guarded(
         _PROCESS,
         "what is too large for the worker is not received",
         "self._channel.recv_bytes(_MAX_WORD_MB * _MB)",
         "self._channel.recv_bytes()",
         f"{_TEST_PROCESSES}::test_what_is_too_large_for_the_worker_is_not_even_received",
     ),
-    _guard(
+    guarded(
         _PROCESS,
         "a child goes before its worker when memory is short",
         'Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)',
         "pass",
         f"{_TEST_PROCESSES}::test_a_child_goes_before_its_worker_when_the_machine_has_no_memory_left",
     ),
-    _guard(
+    guarded(
         _PROCESS,
         "a child does not hear what the terminal sends its worker",
         "    os.setpgrp()  #",
         "    #",
         f"{_TEST_PROCESSES}::test_a_child_is_a_nice_process_of_its_own",
     ),
-    _guard(
+    guarded(
         _PROCESS,
         "the soft limit reaches a child",
         "            raise SoftTimeLimitExceeded\n",
         "",
         f"{_TEST_PROCESSES}::test_the_soft_limit_reaches_the_child_which_may_return_what_it_has",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "no more children run than there are places",
         "await self._room.places.acquire()",
         "self._room.places._value -= 1",
         f"{_TEST_PROCESSES}::test_no_more_children_run_at_a_time_than_a_worker_has_places_for",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "the place of a child comes back",
         "            self._room.places.release()\n",
         "            pass\n",
         f"{_TEST_PROCESSES}::test_the_place_of_a_killed_child_comes_back",
     ),
-    _guard(
+    guarded(
         _CONTEXT,
         "the time limits count while a job waits for a place",
         "async with asyncio.timeout(wait_s):",
@@ -349,35 +344,35 @@ _PROCESSES = (
 )
 
 _STORES = (
-    _guard(
+    guarded(
         "app/sqlite.py",
         "a wait for SQLite's lock that was cancelled keeps the turn until it is over",
         "waiting.add_done_callback(lambda _: self._give_back())\n",
         "self._turn.release(), waiting.add_done_callback(lambda _: fcntl.flock(self._fd, fcntl.LOCK_UN))\n",
         "test_cancelled_writes.py::test_a_cancelled_wait_does_not_give_back_what_the_next_one_holds",
     ),
-    _guard(
+    guarded(
         "app/sqlite.py",
         "a connection to SQLite is told to end once, so that its event loop can close",
         "return super().stop() if self._running else None",
         "return super().stop()",
         "test_cancelled_writes.py::test_an_event_loop_closes_after_a_reader_was_cancelled_twice",
     ),
-    _guard(
+    guarded(
         "app/sqlite.py",
         "a thread of SQLite's has nothing to complain of when its event loop has closed",
         "    with suppress(RuntimeError):\n        run()",
         "    run()",
         "test_cancelled_writes.py::test_an_event_loop_closes_after_a_reader_was_cancelled_twice",
     ),
-    _guard(
+    guarded(
         "app/api/leaving.py",
         "a client of an API process that leaves is sent elsewhere with its answer",
         "if request.app[LEAVING].is_set() and response.status != 101:",
         "if False:",
         "test_api_leaving.py::test_what_comes_on_an_open_connection_is_answered_and_sent_elsewhere",
     ),
-    _guard(
+    guarded(
         "app/metrics.py",
         "what was put into quarantine is told",
         "quarantined.add_metric([reason], count)",
@@ -387,7 +382,7 @@ _STORES = (
 )
 
 _SWEEP_GUARDS = (
-    _guard(
+    guarded(
         "app/lifecycle.py",
         "nothing is taken out of Redis while the database cannot be asked",
         "        live = await self._reader.live_among(ids)\n",
@@ -395,7 +390,7 @@ _SWEEP_GUARDS = (
         "        except Unavailable:\n            live = set()\n",
         MODEL,
     ),
-    _guard(
+    guarded(
         "workers/sweep.py",
         "a walk that could not read a page has not come to its end",
         "        return await self._house.reader.live_page(before=before, limit=_PAGE)\n",
