@@ -5,7 +5,6 @@ wheel; all are started in the same way. The demo and the tests import this; a ru
 """
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,7 +16,7 @@ import redis
 
 from app.errors import Misconfigured
 from app.log import get_log
-from app.processes import start_child, stop_child
+from app.processes import free_port, start_child, stop_child
 
 _NAMES = ("redis-server", "valkey-server")
 _TRIES = 3  # another process may take the free port before the server does
@@ -85,7 +84,7 @@ class EmbeddedRedis:
 
     def _come_up(self, binary: Path, directory: Path, within_s: float) -> None:
         for attempt in range(1, _TRIES + 1):
-            port = self._port or _free_port()
+            port = self._port or free_port()
             self._server = _launch(binary, port, directory)
             if _answers(self._server, port, within_s):
                 self._port = port
@@ -157,12 +156,6 @@ def _answers(server: subprocess.Popen[bytes], port: int, within_s: float) -> boo
             except redis.RedisError:
                 time.sleep(0.01)
     return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _last_words(directory: Path) -> str:

@@ -7,15 +7,19 @@ that ends in order stops them with :func:`stop_child`.
 
 import ctypes
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypedDict, Unpack
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_FIRST_PORT, _PORTS, _TRIES = 20_000, 12_000, 100
 
 
 class ChildOptions(TypedDict, total=False):
@@ -57,6 +61,19 @@ def stop_child(child: subprocess.Popen[bytes], *, grace_s: float = 10) -> int:
     except subprocess.TimeoutExpired:
         child.kill()
         return child.wait()
+
+
+def free_port() -> int:
+    """Return a port of loopback for a child to listen on. Raises OSError when 100 of them are all taken.
+
+    It lies below those that systems hand out by themselves (from 32768 on Linux, 49152 elsewhere), so that no
+    connection and no listener on "any port" comes upon it before the child does, or while it is started again.
+    """
+    for _ in range(_TRIES):
+        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError(f"no free port from {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} in {_TRIES} tries")
 
 
 def _tie_to(parent: int) -> Callable[[], None] | None:

@@ -6,7 +6,6 @@ Belongs to the main thread, like every child of :mod:`app.processes`. Imported i
 import asyncio
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from app.demo.redis import RedisInUse, open_redis
 from app.errors import Misconfigured, ServiceError
-from app.processes import start_child, stop_child
+from app.processes import free_port, start_child, stop_child
 
 GRACE_S = 2  # what running jobs get when the demo ends
 
@@ -94,7 +93,7 @@ def open_stage(data_dir: Path | None) -> Iterator[Stage]:
         directory = data_dir or Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="jobs-demo-")))
         directory = _made(directory.absolute())
         redis = closing.enter_context(open_redis(directory / "redis"))
-        port, key = _free_port(), secrets.token_urlsafe(24)
+        port, key = free_port(), secrets.token_urlsafe(24)
         environment = _environment(directory, redis.url, port, key)
         worker = closing.enter_context(_running("worker", ["-m", "workers"], environment, directory))
         api = closing.enter_context(_running("API", ["-m", "app", "serve"], environment, directory))
@@ -146,9 +145,3 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

@@ -1,6 +1,5 @@
 """Every job type through HTTP on imported records: the keys that clients rely on, known answers, no double rows."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import pytest
 from app.clock import iso, new_id, utc_now
 from app.jobs.ari import Metric
 from app.jobs.catalogue import load_catalogue
+from app.processes import free_port
 from app.records.record import load_record_types
 from app.settings import Settings
 from tests.support.sample_records import SAMPLES
@@ -151,13 +151,11 @@ def imported() -> dict[str, list[dict[str, Any]]]:
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[Service]:
     """An API and a worker of every queue, as processes."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    real = settings.model_copy(update={"port": port, "worker_cron": False})
+    real = settings.model_copy(update={"port": free_port(), "worker_cron": False})
     with ExitStack() as processes:
         processes.enter_context(process(real, "app", "serve"))
         processes.enter_context(process(real, "workers"))
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=HEADERS) as session:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{real.port}", headers=HEADERS) as session:
             client = Service(session)
             await eventually(client.is_ready, within=60)
             yield client

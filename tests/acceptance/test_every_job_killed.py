@@ -1,7 +1,6 @@
 """Every job type, killed in its middle with its worker: the next attempt leaves what an undisturbed one leaves."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.processes import free_port
 from app.settings import Settings
 from tests.acceptance.test_every_job import CASES, ORDER, ended, imported, totals
 from tests.support.redis_server import RedisUnderTest
@@ -22,12 +22,10 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 @asynccontextmanager
 async def api(settings: Settings) -> AsyncIterator[tuple[Service, Settings]]:
     """An API alone, on a database of its own that holds records of every kind."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    real = settings.model_copy(update={"port": port, "worker_cron": False, "lease_s": 1.0})
+    real = settings.model_copy(update={"port": free_port(), "worker_cron": False, "lease_s": 1.0})
     with ExitStack() as processes:
         processes.enter_context(process(real, "app", "serve"))
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=HEADERS) as session:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{real.port}", headers=HEADERS) as session:
             service = Service(session)
             await eventually(service.is_ready, within=60)
             for kind, records in imported().items():

@@ -4,7 +4,6 @@ The short form sends a few to every operation; `make fuzz` sends 20,000.
 """
 
 import os
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +11,7 @@ import requests
 from pydantic import SecretStr
 from urllib3.util import Retry
 
+from app.processes import free_port
 from app.settings import Settings
 from tests.conftest import ADMIN_KEY
 from tests.support.fuzzing import Findings, fuzz
@@ -27,12 +27,15 @@ pytestmark = pytest.mark.timeout(240)  # a limit, not an expectation
 @pytest.fixture
 def url(settings: Settings) -> Iterator[str]:
     """The address of an API process, which has a worker beside it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     served = settings.model_copy(
-        update={"port": port, "worker_cron": False, "api_keys": {"ada": SecretStr(ADA_KEY)}, "db_auto_upgrade": False}
+        update={
+            "port": free_port(),
+            "worker_cron": False,
+            "api_keys": {"ada": SecretStr(ADA_KEY)},
+            "db_auto_upgrade": False,
+        }
     )
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{served.port}"
     with process(served, "app", "serve"), process(served, "workers"), requests.Session() as session:
         retry = Retry(total=60, connect=60, backoff_factor=0.2, backoff_max=1)
         session.mount("http://", requests.adapters.HTTPAdapter(max_retries=retry))

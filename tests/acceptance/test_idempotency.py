@@ -1,12 +1,12 @@
 """Many keys, each sent many times at once to two API processes: every key's task exists once."""
 
 import asyncio
-import socket
 from contextlib import ExitStack
 
 import aiohttp
 import pytest
 
+from app.processes import free_port
 from app.settings import Settings
 from tests.support.service import HEADERS, process
 from tests.support.waiting import eventually
@@ -67,9 +67,3 @@ async def is_ready(session: aiohttp.ClientSession, port: int) -> bool:
             return answer.status == 200
     except aiohttp.ClientConnectionError:
         return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,6 +11,7 @@ import aiohttp
 import pytest
 
 from app.embedded import EmbeddedRedis
+from app.processes import free_port
 from app.settings import Settings
 from tests.support.service import HEADERS, Service, kill, process
 from tests.support.waiting import eventually
@@ -22,9 +22,7 @@ pytestmark = pytest.mark.timeout(180)  # a limit, not an expectation: a busy mac
 @pytest.fixture
 def quick(settings: Settings) -> Settings:
     """Settings with a port that is known beforehand and a lease that a test can wait for."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    return settings.model_copy(update={"port": port, "lease_s": 2.0, "worker_cron": False})
+    return settings.model_copy(update={"port": free_port(), "lease_s": 2.0, "worker_cron": False})
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from pydantic import SecretStr
 from app.database import Database, open_database
 from app.embedded import EmbeddedRedis
 from app.history.migrate import upgrade
-from app.processes import start_child
+from app.processes import free_port, start_child
 from app.settings import Settings
 from tests.chaos.history import Blow, History, Strike, read_clients, read_runs
 from tests.chaos.journal import count_live, install_journal, read_changes, read_noted, read_rows
@@ -241,13 +240,6 @@ async def open_stage(
             for member in [*stage.apis, *stage.workers]:
                 member.close()
             await database.close()
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _api(name: str, settings: Settings, port: int, stage: Stage) -> Member:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from app.cli import cli
 from app.jobs.catalogue import load_catalogue
-from app.processes import start_child, stop_child
+from app.processes import free_port, start_child, stop_child
 from app.settings import Settings
 from tests.support.waiting import eventually
 
@@ -194,8 +194,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
 
 
 async def test_serve_listens_where_its_options_say_and_ends_in_order(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"DATA_DIR": str(tmp_path), "DATABASE_URL": "", "PORT": "1", "HOST": "192.0.2.1"}
 
     def answer() -> bytes | None:

@@ -12,6 +12,7 @@ import redis
 import app.embedded
 from app.embedded import EmbeddedRedis, find_bundled_server, find_server
 from app.errors import Misconfigured
+from app.processes import free_port
 from tests.support.processes import is_alive, kill_parent
 from tests.support.waiting import eventually
 
@@ -137,8 +138,8 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_server(
     server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = int(server.url.split(":")[-1].split("/")[0])
-    offers = iter([taken, app.embedded._free_port()])
-    monkeypatch.setattr(app.embedded, "_free_port", lambda: next(offers))
+    offers = iter([taken, free_port()])
+    monkeypatch.setattr(app.embedded, "free_port", lambda: next(offers))
 
     with EmbeddedRedis() as other:
         assert other.url != server.url

@@ -72,7 +72,7 @@ async def test_a_deadlock_with_somebody_else_is_tried_again(settings: Settings, 
         await stranger.execute("BEGIN")
         await stranger.execute("SELECT 1 FROM background_tasks WHERE task_id = $1 FOR UPDATE", second.id)
         requests = [StartRequest(id=job.id, claim="mine", dead=None) for job in (first, second)]
-        starting = asyncio.create_task(writer.start(requests, worker_id="w", now=first.due_at))
+        starting = asyncio.create_task(writer.start(requests, worker_id="w", now=second.due_at))
         await eventually(lambda: _is_waiting(settings))
         closing = asyncio.create_task(
             stranger.execute("UPDATE background_tasks SET stage = 'x' WHERE task_id = $1", first.id)

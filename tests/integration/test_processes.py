@@ -2,13 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.processes import start_child, stop_child
+from app.processes import free_port, start_child, stop_child
 from tests.support.processes import is_alive, kill_parent
 from tests.support.waiting import eventually
 
@@ -68,3 +69,21 @@ def test_an_interrupt_on_the_terminal_reaches_the_parent_alone() -> None:
 def test_a_child_of_a_thread_is_refused_because_it_would_die_with_the_thread() -> None:
     with ThreadPoolExecutor(1) as threads, pytest.raises(RuntimeError, match="main thread"):
         threads.submit(start_child, [sys.executable, "-c", ""]).result()
+
+
+def test_a_free_port_is_one_that_the_system_hands_out_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_port()
+    with socket.create_server(("127.0.0.1", first)), socket.create_server(("127.0.0.1", 0)) as anybody:
+        offers = iter([first - 20_000, 77])
+        monkeypatch.setattr("secrets.randbelow", lambda _: next(offers))
+        second = free_port()
+        assert max(first, second) < anybody.getsockname()[1]
+
+    assert second == 20_077
+
+
+def test_no_free_port_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        monkeypatch.setattr("secrets.randbelow", lambda _: taken.getsockname()[1] - 20_000)
+        with pytest.raises(OSError, match="no free port from 20000 to 31999"):
+            free_port()

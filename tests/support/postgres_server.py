@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,7 +20,7 @@ import asyncpg
 import sqlalchemy as sa
 
 from app.database import open_database
-from app.processes import ChildOptions, start_child, stop_child
+from app.processes import ChildOptions, free_port, start_child, stop_child
 from app.settings import Settings
 
 _OWNER = "postgres"  # PostgreSQL refuses to run as root
@@ -105,7 +104,7 @@ def running_postgres(url: str | None, *, is_durable: bool = False) -> Iterator[P
 def _own_server(*, is_durable: bool) -> Iterator[str]:
     binaries, owner = _find_binaries(), _find_owner()
     with tempfile.TemporaryDirectory(prefix="postgres-under-test-") as name:
-        directory, port = Path(name), _free_port()
+        directory, port = Path(name), free_port()
         if owner:
             shutil.chown(directory, _OWNER, _OWNER)
         _make_cluster(binaries, directory, owner)
@@ -173,12 +172,6 @@ def _wait_for(server: subprocess.Popen[bytes], url: str, directory: Path) -> Non
         else:
             return
     raise RuntimeError(f"PostgreSQL did not come up: {(directory / 'server.log').read_text()}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _text(url: sa.URL) -> str:
