@@ -26,6 +26,7 @@ TESTS = (
     "tests/integration/test_leases.py",
     "tests/integration/test_lifecycle.py",
     "tests/integration/test_limits.py",
+    "tests/integration/test_postgres_defaults.py",
     "tests/integration/test_schedules.py",
     "tests/integration/test_status_model.py",
     "tests/integration/test_suspects.py",
