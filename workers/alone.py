@@ -46,6 +46,14 @@ class LoneWorker(Worker):
         self._handed_over: deque[Claim] = deque()
         self._writer: asyncio.StreamWriter | None = None
 
+    async def main(self) -> None:
+        """Serve until the worker hangs up; answer it to the end."""
+        try:
+            await super().main()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+
     def _helpers(self) -> dict[str, Callable[[], Awaitable[None]]]:
         needed = ("control", "limits", "rows", "heartbeat")
         every = super()._helpers()

@@ -158,7 +158,11 @@ class Suspects:
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         near, far = socket.socketpair()
         with far:
-            process = subprocess.Popen(self._command, stdin=far.fileno(), process_group=0)
+            try:
+                process = subprocess.Popen(self._command, stdin=far.fileno(), process_group=0)
+            except OSError:
+                near.close()
+                raise
         log.info("suspect_process_started", pid=process.pid)
         return process, near
 

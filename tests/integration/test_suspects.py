@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from app.errors import Conflict
+from app.errors import Conflict, Unavailable
 from app.history.rows import Job
 from app.history.tables import jobs
 from app.installation import Installation, open_installation
 from app.jobs.status import Status
+from app.queue.client import Claims
 from app.settings import Settings
 from tests.support.environment import environment_of
 from tests.support.poison import CATALOGUE, COMMAND, DEAF, GOOD, POISON, WORKS
@@ -112,6 +114,54 @@ async def test_a_lone_worker_runs_one_job_at_a_time_whatever_it_is_handed(house:
 
     assert seen == [1, 1]
     assert [job.attempts for job in done] == [1, 1]
+
+
+async def test_a_lone_worker_renews_the_lease_of_what_it_runs(house: Installation) -> None:
+    job_id = await suspect(house, GOOD, {"seconds": 60})
+    async with _handed_to_lone_worker(house) as (lone, _):
+        await eventually(lambda: job_id in lone._attempts)
+        await asyncio.sleep(1.4 * house.settings.lease_s)
+        others = await house.queue.claim(["north"], want=1, token="another")
+
+    assert others.claims == []
+
+
+async def test_an_outage_when_a_suspect_starts_leaves_it_to_whoever_comes_next(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await suspect(house, GOOD)
+    start, failures = house.lifecycle.start, iter([Unavailable("The database is away.")])
+
+    async def start_or_fail(claims: Claims, **options: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await start(claims, **options)
+
+    monkeypatch.setattr(house.lifecycle, "start", start_or_fail)
+    async with _handed_to_lone_worker(house) as (lone, answers):
+        assert await asyncio.wait_for(answers.readline(), 20) == b"\n"  # it is up
+        assert await asyncio.wait_for(answers.readline(), 20) == f"{job_id}\n".encode()
+        assert not lone._attempts
+        async with at_work(worker(house)):  # its lease is renewed by nobody
+            done = await becomes(house, job_id, Status.COMPLETED, within=60)
+
+    assert (done.attempts, done.interruptions) == (1, 2)
+
+
+@asynccontextmanager
+async def _handed_to_lone_worker(house: Installation) -> AsyncIterator[tuple[LoneWorker, asyncio.StreamReader]]:
+    """Claim one job and hand it to a lone worker in this process; offer that, and what it answers."""
+    (claim,) = (await house.queue.claim(["north"], want=1, token="a-test")).claims
+    near, far = socket.socketpair()
+    lone = LoneWorker(house, far, functions=WORKS, queues=["north"], handle_signals=False)
+    serving = asyncio.create_task(lone.async_run())
+    reader, writer = await asyncio.open_unix_connection(sock=near)
+    writer.write(orjson.dumps(claim._asdict()) + b"\n")
+    try:
+        yield lone, reader
+    finally:
+        writer.close()
+        await asyncio.wait_for(serving, 30)
 
 
 @pytest.mark.parametrize("harm", ["kill", "hang"])
@@ -324,3 +374,54 @@ async def test_no_more_suspects_are_held_than_the_line_takes(
         await asyncio.gather(*(becomes(house, job_id, Status.COMPLETED, within=60) for job_id in ids))
 
     assert taken == [True, False]
+
+
+async def test_a_suspect_that_waits_for_long_is_offered_to_other_workers(
+    house: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("workers.suspects._PROCESSES", 1)
+    monkeypatch.setattr("workers.suspects._PATIENCE_S", 0.5)
+    await suspect(house, GOOD, {"seconds": 600, "file": str(tmp_path / "pid")})
+    async with at_work(worker(house)) as busy:
+        await eventually((tmp_path / "pid").exists, within=60)
+        waiting = await suspect(house, GOOD, in_s=1)
+        await eventually(lambda: busy._suspects._line, within=20)
+        async with at_work(worker(house)):
+            done = await becomes(house, waiting, Status.COMPLETED, within=25)  # the other runs for 30 s
+
+    assert done.attempts == 1
+
+
+async def test_a_stopping_worker_gives_back_the_suspects_that_wait(
+    house: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("workers.suspects._PROCESSES", 1)
+    monkeypatch.setattr("workers.suspects._PATIENCE_S", 600)
+    await suspect(house, GOOD, {"seconds": 600, "file": str(tmp_path / "pid")})
+    async with at_work(worker(house)) as busy:
+        await eventually((tmp_path / "pid").exists, within=60)
+        waiting = await suspect(house, GOOD, in_s=1)
+        await eventually(lambda: busy._suspects._line, within=20)
+
+    job = await row(house, waiting)
+    assert (job.status, job.attempts, job.interruptions) == (Status.PENDING, 0, 2)
+    assert await _is_let_go(house, waiting)
+
+
+async def test_a_machine_without_room_for_a_process_puts_its_suspects_off(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.suspects._PATIENCE_S", 0.5)
+    start, failures = subprocess.Popen, iter([OSError("no room")] * 2)
+
+    def start_or_fail(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        for failure in failures:
+            raise failure
+        return start(*args, **options)
+
+    monkeypatch.setattr("workers.suspects.subprocess.Popen", start_or_fail)
+    job_id = await suspect(house, GOOD)
+    async with at_work(worker(house)):
+        done = await becomes(house, job_id, Status.COMPLETED, within=60)
+
+    assert done.attempts == 1

@@ -74,9 +74,10 @@ def _is_red(mutant: Mutant, tree: Path) -> bool:
         )
     except subprocess.TimeoutExpired:
         return True  # it hangs without the guard
-    if ended.returncode not in {0, 1}:
+    was_run = ended.returncode in {0, 1} or b"KeyboardInterrupt" in ended.stdout or b"SystemExit" in ended.stdout
+    if not was_run:
         raise RuntimeError(f"{mutant.test} could not be run: {ended.stdout.decode()[-2000:]}")
-    return ended.returncode == 1
+    return ended.returncode != 0
 
 
 @contextmanager

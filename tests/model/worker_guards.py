@@ -7,6 +7,7 @@ from tests.model.mutation import MODEL, guarded
 
 _WORKER = "workers/worker.py"
 _ALONE = "workers/alone.py"
+_SUSPECTS = "workers/suspects.py"
 _ATTEMPT = "workers/attempt.py"
 _CONTEXT = "workers/context.py"
 _INTAKE = "workers/intake.py"
@@ -101,14 +102,63 @@ _ALONE_GUARDS = (
         f"{_TEST_SUSPECTS}::test_a_suspect_whose_worker_is_killed_is_released_and_not_convicted",
     ),
     guarded(
-        "workers/suspects.py",
+        _ALONE,
+        "a lone worker renews the lease of what it runs",
+        "        self._keeper.hold(claim.id, claim.queue_key, claim.token, asked_at=monotonic())\n",
+        "",
+        f"{_TEST_SUSPECTS}::test_a_lone_worker_renews_the_lease_of_what_it_runs",
+    ),
+    guarded(
+        _ALONE,
+        "an outage when a suspect starts does not end its process",
+        "except (Unavailable, *OUTAGES) as error:",
+        "except ZeroDivisionError as error:",
+        f"{_TEST_SUSPECTS}::test_an_outage_when_a_suspect_starts_leaves_it_to_whoever_comes_next",
+    ),
+    guarded(
+        _ALONE,
+        "a suspect that could not be started is renewed no more, and answered for",
+        "            self._keeper.drop(claim.id, claim.token)\n            self._answer(claim.id)\n",
+        "            pass\n",
+        f"{_TEST_SUSPECTS}::test_an_outage_when_a_suspect_starts_leaves_it_to_whoever_comes_next",
+    ),
+    guarded(
+        _SUSPECTS,
+        "suspects that wait for long are offered to other workers",
+        "            group.create_task(self._put_off())\n",
+        "",
+        f"{_TEST_SUSPECTS}::test_a_suspect_that_waits_for_long_is_offered_to_other_workers",
+    ),
+    guarded(
+        _SUSPECTS,
+        "a stopping worker gives back the suspects that wait",
+        "        await self._give_back(waited_s=0)\n",
+        "",
+        f"{_TEST_SUSPECTS}::test_a_stopping_worker_gives_back_the_suspects_that_wait",
+    ),
+    guarded(
+        _SUSPECTS,
+        "a machine without room for another process costs no worker",
+        "            except OSError as error:  # the machine",
+        "            except ZeroDivisionError as error:  # the machine",
+        f"{_TEST_SUSPECTS}::test_a_machine_without_room_for_a_process_puts_its_suspects_off",
+    ),
+    guarded(
+        _SUSPECTS,
+        "a suspect that found no process is renewed no more",
+        "reason=str(error))\n                self._drop(claim)\n",
+        "reason=str(error))\n",
+        f"{_TEST_SUSPECTS}::test_a_machine_without_room_for_a_process_puts_its_suspects_off",
+    ),
+    guarded(
+        _SUSPECTS,
         "suspects are not put off while their process starts",
         "            if not self._starting:\n",
         "            if True:\n",
         f"{_TEST_SUSPECTS}::test_suspects_are_not_put_off_while_their_process_starts",
     ),
     guarded(
-        "workers/suspects.py",
+        _SUSPECTS,
         "a suspect whose process still starts is given back when its worker stops",
         "                await self._lifecycle.give_back([first])\n",
         "",
@@ -131,6 +181,13 @@ _ALONE_GUARDS = (
 )
 
 _LIMIT_GUARDS = (
+    guarded(
+        _ATTEMPT,
+        "whatever a job raises ends in its row",
+        "except BaseException as error:  # whatever a job does",
+        "except Exception as error:  # whatever a job does",
+        f"{_TEST_LIMITS}::test_whatever_a_job_raises_ends_in_its_row_and_its_neighbours_complete",
+    ),
     guarded(
         _CONTEXT,
         "the soft limit is told",
