@@ -245,6 +245,7 @@ class Rows:
 
     def __init__(self, **columns: str) -> None:
         self._columns = columns  # name → PostgreSQL type, out of text, integer, timestamptz, double precision
+        self.names = tuple(columns)
 
     def sql(self, dialect: str) -> str:
         """Return ``(SELECT …) AS v`` with a column per name, for use in FROM."""

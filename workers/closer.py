@@ -6,7 +6,7 @@ not kept waiting by the database.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from app.history.writer import Settlement
@@ -25,7 +25,7 @@ class Closer:
     """Settles and acknowledges the attempts of one worker.
 
     ``keep`` runs what the worker's end has to wait for. ``on_closed`` is called once for every attempt, with its
-    settlement if that was written, and with None if it was not.
+    settlement if that was written, and with None if it was not. Each batch waits until ``starts_are_made``.
     """
 
     def __init__(
@@ -34,11 +34,13 @@ class Closer:
         *,
         keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_closed: Callable[[Attempt, Settlement | None], None],
+        starts_are_made: Callable[[], Awaitable[None]],
     ) -> None:
         self.count = 0  # attempts whose work is done, and that are not settled yet
         self._lifecycle = lifecycle
         self._keep = keep
         self._on_closed = on_closed
+        self._starts_are_made = starts_are_made
         self._waiting: list[Ended] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -55,6 +57,7 @@ class Closer:
 
     async def _close_all(self) -> None:
         while self._waiting:
+            await self._starts_are_made()
             batch, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
             answers: Sequence[bool | Exception | None] = [None] * len(batch)
             try:

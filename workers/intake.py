@@ -6,6 +6,7 @@ with nothing to do twice a batch. What is claimed while one start commits is sta
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ from workers.suspects import Suspects
 
 log = get_log()
 
+_HEAD_START_S = 0.005  # for claims, and for their starts, before what has ended settles
 _MAX_CLAIM = 50  # jobs in one claim: the first of a wave start while the last are claimed
 
 
@@ -57,6 +59,8 @@ class Intake:
         self._keep = keep
         self._launch = launch
         self._number = 0  # of the last claim
+        self._is_answered = asyncio.Event()  # unset while a claim is expected or under way
+        self._is_answered.set()
         self._waiting: list[Claims] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -65,6 +69,28 @@ class Intake:
 
         Raises what Redis does when it is away.
         """
+        self.expect()
+        try:
+            return await self._take(queues, want=want, search=search)
+        finally:
+            self._is_answered.set()
+
+    def expect(self) -> None:
+        """Be told that there is room again, so that a claim is about to come."""
+        self._is_answered.clear()
+
+    async def starts_are_made(self) -> None:
+        """Wait, not for long, until what is being claimed has started.
+
+        It fills slots that stand empty, while what has ended can settle a little later, in a larger batch.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HEAD_START_S):
+                await self._is_answered.wait()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_HEAD_START_S)
+
+    async def _take(self, queues: Sequence[str], *, want: int, search: bool) -> Claims:
         self._number += 1
         token, asked_at = f"{self._worker_id}:{self._number}", monotonic()
         claims = await self._queue.claim(queues, want=min(want, _MAX_CLAIM), token=token, search=search)

@@ -121,7 +121,12 @@ class Worker(ArqWorker):
             keep=self._running.keep,
             launch=self._launch_all,
         )
-        self._closer = Closer(installation.lifecycle, keep=self._running.keep, on_closed=self._on_closed)
+        self._closer = Closer(
+            installation.lifecycle,
+            keep=self._running.keep,
+            on_closed=self._on_closed,
+            starts_are_made=self._intake.starts_are_made,
+        )
         self._is_stopping = self._is_draining = False
         self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
         self._wake = asyncio.Event()
@@ -275,6 +280,7 @@ class Worker(ArqWorker):
         if is_over or (not self._has_room.is_set() and self._free_slots() > 0):
             self._has_room.set()
             self._wake.set()
+            self._intake.expect()
 
     def _claim_of(self, job_id: str) -> str | None:
         attempt = self._attempts.get(job_id)
@@ -307,6 +313,7 @@ class Worker(ArqWorker):
             self._searches = seconds >= IDLE_POLL_S
 
     async def _is_drained(self) -> bool:
+        await self._running.until_idle(_BURST_POLL_S)  # what was settled last is acknowledged
         stats = await self._house.queue.stats(self.queues)
         return not any(queue.ready or queue.running for queue in stats)
 

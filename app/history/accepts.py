@@ -1,9 +1,8 @@
 """The one insert that every accept goes through: one statement for any number of jobs. Used by the writers of history.
 
 A row travels as a tuple of a batch (:class:`app.database.Rows`), its JSON as text: SQLAlchemy's own executemany
-took half as long again for a row, most of it holding the interpreter that the API answers with. On SQLite the
-statement is the driver's own, for its compiled form cost a group of twelve submits a third of their insert; and
-columns that no job of a batch has anything for are left out, each of which would cost SQLite half a microsecond a row.
+took half as long again for a row, most of it holding the interpreter that the API answers with. Columns that no job
+of a batch has anything for are left out, each of which would cost SQLite half a microsecond a row.
 """
 
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 
 from app.database import Rows, UtcTime
 from app.history.rows import NewJob
+from app.history.statements import Statement
 from app.history.tables import jobs
 from app.jobs.status import Status
 
@@ -35,22 +35,20 @@ class _Insert:
     def __init__(self, names: Sequence[str]) -> None:
         self._rows = Rows(**{f"row_{name}": _type(jobs.c[name]) for name in names})
         self._count = len(names)
-        self._text = {
-            dialect: f"INSERT INTO background_tasks ({', '.join(jobs.c[name].name for name in names)}, status) "  # noqa: S608  # names of our own columns
-            f"SELECT {', '.join(f'row_{name}' for name in names)}, '{_PENDING}' FROM {self._rows.sql(dialect)} "
-            "WHERE true ON CONFLICT (task_id) DO NOTHING"
+        columns, values = (", ".join(part) for part in ((jobs.c[name].name for name in names), self._rows.names))
+        self._sql = {
+            dialect: Statement(
+                f"INSERT INTO background_tasks ({columns}, status) "  # noqa: S608  # names of our own columns
+                f"SELECT {values}, '{_PENDING}' FROM {self._rows.sql(dialect)} "
+                "WHERE true ON CONFLICT (task_id) DO NOTHING"
+            )
             for dialect in ("sqlite", "postgresql")
         }
-        self._postgres = sa.text(self._text["postgresql"])
 
     def run(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert rows, of which the first columns are these; the others hold nothing."""
         dialect = connection.dialect.name
-        values = self._rows.values(dialect, [row[: self._count] for row in rows])
-        if dialect == "sqlite":
-            connection.exec_driver_sql(self._text[dialect], values)
-        else:
-            connection.execute(self._postgres, values)
+        self._sql[dialect].run(connection, self._rows.values(dialect, [row[: self._count] for row in rows]))
 
 
 _PLAIN = tuple(name for name, field in NewJob.__dataclass_fields__.items() if field.default is MISSING)

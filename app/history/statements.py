@@ -1,4 +1,4 @@
-"""The batch statements that start and settle jobs, for one dialect. Used by ``app.history.writer`` alone."""
+"""Statements as both databases take them, and those that start and settle jobs. Used by the writers of history."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ class Found(Protocol):
 
 
 class Statement:
-    """One text for both databases, with ``:names``. On SQLite its driver runs it.
+    """One text for both databases, with ``:names``. SQLite's own driver runs it, where a connection has that.
 
     SQLAlchemy's way to the driver costs a single job as much as the work it asks for.
     """
@@ -57,7 +57,7 @@ class Statement:
 
     def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> Found:
         """Run it; raise what SQLAlchemy would."""
-        if connection.dialect.name != "sqlite":
+        if connection.dialect.driver != "pysqlite":
             return connection.execute(self._clause, values)
         try:
             return driver_of(connection).execute(self.text, values)

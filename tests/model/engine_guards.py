@@ -91,6 +91,20 @@ ENGINE_GUARDS = (
         "tests/unit/test_intake.py::test_while_the_database_is_out_nothing_more_is_claimed_for_a_moment",
     ),
     guarded(
+        "workers/intake.py",
+        "what has ended waits for no slow claim",
+        "            async with asyncio.timeout(_HEAD_START_S):\n",
+        "            if True:\n",
+        "tests/unit/test_intake.py::test_what_has_ended_waits_for_no_slow_store",
+    ),
+    guarded(
+        "workers/intake.py",
+        "what has ended waits for no slow start",
+        "await asyncio.wait([self._task], timeout=_HEAD_START_S)",
+        "await asyncio.wait([self._task])",
+        "tests/unit/test_intake.py::test_what_has_ended_waits_for_no_slow_store",
+    ),
+    guarded(
         "workers/lease.py",
         "renewals survive an outage of Redis",
         "except (RedisError, OSError) as error:",

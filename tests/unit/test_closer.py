@@ -35,6 +35,10 @@ class Ledger:
 SETTLEMENT: Any = SimpleNamespace(outcome="completed", status=SimpleNamespace(value="completed"))
 
 
+async def at_once() -> None:
+    """Nothing is being claimed."""
+
+
 async def close(ledger: Ledger, *groups: str, settlement: Any = SETTLEMENT) -> list[tuple[str, bool]]:
     """Close the attempts of each group while the group before is under way; return what was closed, and written."""
     closed: list[tuple[str, bool]] = []
@@ -43,6 +47,7 @@ async def close(ledger: Ledger, *groups: str, settlement: Any = SETTLEMENT) -> l
         ledger,  # type: ignore[arg-type]  # the three methods that it calls
         keep=running.keep,
         on_closed=lambda attempt, ending: closed.append((attempt.job.id, ending is not None)),
+        starts_are_made=at_once,
     )
     for group in groups:
         for name in group.split():

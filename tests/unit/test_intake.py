@@ -30,17 +30,25 @@ class Keeper:
 
 
 class House:
-    """Stands in for the stores: ``suspect`` is set aside, ``lost`` does not start, unless SQL is out."""
+    """Stands in for the stores: ``suspect`` is set aside, ``lost`` does not start, unless SQL is out.
+
+    A claim waits for ``may_claim``, a start for ``may_start``; both are open at first.
+    """
 
     def __init__(self, *, is_out: bool = False) -> None:
         self.queue = self.lifecycle = self
         self._is_out = is_out
+        self.may_claim, self.may_start = asyncio.Event(), asyncio.Event()
+        self.may_claim.set()
+        self.may_start.set()
 
     async def claim(self, _queues: object, *, want: int, token: str, search: bool) -> Claims:
+        await self.may_claim.wait()
         claims = [Claim(id=one, queue_key="", token=token, dead=None, is_aborted=False) for one in ("lost", "suspect")]
         return Claims(now=NOW, claims=claims, next_due=None, has_more=False)
 
     async def start(self, _claims: object, *, worker_id: str, take_aside: object) -> list[Started]:
+        await self.may_start.wait()
         if self._is_out:
             raise Unavailable
         return []
@@ -87,3 +95,51 @@ async def test_while_the_database_is_out_nothing_more_is_claimed_for_a_moment(mo
     assert not intake.is_clear.is_set()
     async with asyncio.timeout(5):
         await intake.is_clear.wait()
+
+
+async def test_what_is_being_claimed_starts_before_what_has_ended_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.intake._HEAD_START_S", 60)
+    house = House()
+    house.may_claim.clear()
+    house.may_start.clear()
+    intake = open_intake(house, Keeper())
+    intake.expect()
+    settling = asyncio.create_task(intake.starts_are_made())
+
+    assert not await _ends(settling)
+    claiming = asyncio.create_task(intake.take(["north"], want=2, search=False))
+    assert not await _ends(settling)
+    house.may_claim.set()
+    await claiming
+    assert not await _ends(settling)
+    house.may_start.set()
+    assert await _ends(settling)
+
+
+async def _ends(task: asyncio.Task[None]) -> bool:
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return task.done()
+
+
+@pytest.mark.parametrize("slow", ["may_claim", "may_start"])
+async def test_what_has_ended_waits_for_no_slow_store(slow: str) -> None:
+    house = House()
+    getattr(house, slow).clear()
+    intake = open_intake(house, Keeper())
+    claiming = asyncio.create_task(intake.take(["north"], want=2, search=False))
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await intake.starts_are_made()
+
+    getattr(house, slow).set()
+    await claiming
+    assert intake._task is not None
+    await intake._task
+
+
+async def test_what_has_ended_waits_for_no_claim_where_none_is_to_come() -> None:
+    settling = asyncio.create_task(open_intake(House(), Keeper()).starts_are_made())
+
+    assert await _ends(settling)
