@@ -208,7 +208,8 @@ class Worker(ArqWorker):
         while not self._is_stopping:
             self._wake.clear()
             pause_s = await self._take()
-            if self.burst and not self._attempts and pause_s and await self._is_drained():
+            is_over = self.burst and pause_s and not self._attempts and not self._intake.pending
+            if is_over and await self._is_drained():
                 return
             if pause_s:
                 await self._rest(min(pause_s, _BURST_POLL_S) if self.burst else pause_s)
