@@ -291,10 +291,12 @@ async def test_a_job_whose_worker_died_returns_to_its_place(queue: Queue, redis:
 
 
 async def test_a_lease_that_holds_is_not_taken(queue: Queue, redis: Redis) -> None:
-    job = await hold(queue)
+    dead, job = await hold(queue), await hold(queue)
+    await expire(redis, dead)
 
-    await claim(queue, token="another")
+    taken = await claim(queue, token="another")
 
+    assert ids(taken) == [dead.id]
     assert await holder(redis, job) == "mine"
     assert await lease_ms(redis, job) > 0
 

@@ -90,7 +90,10 @@ _START = (
         "test_writer.py::test_a_job_whose_claim_is_dead_starts_again_as_interrupted",
     ),
     _sql(
-        "a suspect does not start in company", "0 END\n        NOT BETWEEN :alone_from AND :alone_until", "0 END >= 0"
+        "a suspect does not start in company",
+        "0 END\n        NOT BETWEEN :alone_from AND :alone_until",
+        "0 END >= 0",
+        "test_writer.py::test_a_suspect_that_is_not_started_in_company_was_not_interrupted_yet",
     ),
     _sql(
         "a suspect that is set aside is not noted as interrupted",
