@@ -199,8 +199,6 @@ class Context:
         self.has_checkpoint = True
 
     def _note(self, percent: float, message: str, stage: str | None) -> None:
-        if self._is_closed:
-            return
         if math.isfinite(percent):
             percent = round(min(max(percent, self.latest.percent), 100.0), 1)
         else:

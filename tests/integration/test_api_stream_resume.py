@@ -21,8 +21,9 @@ from app.api.resources import HUB, LINKS
 from app.jobs.status import Status
 from app.live import outbox
 from app.live.events import ending_of
-from app.live.workers import beat, tell_of_lost
+from app.live.workers import _silent_workers, beat, tell_of_lost
 from app.queue import keys
+from app.queue.connect import Redis
 from app.settings import Settings
 from tests.conftest import ADMIN_KEY
 from tests.integration.test_api_stream import progress_of
@@ -362,13 +363,22 @@ async def test_the_last_worker_that_dies_is_told_of_by_the_api(
     assert (lost["type"], lost["data"]) == ("worker.lost", {"worker_id": "w-dead"})
 
 
-async def test_a_worker_that_died_is_told_of_once_however_many_watch(api: ApiUnderTest) -> None:
-    dead, redis = heartbeat("w-dead"), api.house.redis
+async def test_a_worker_that_died_is_told_of_once_however_many_watch(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, redis, look, have_looked = heartbeat("w-dead"), api.house.redis, _silent_workers, asyncio.Barrier(5)
+
+    async def look_together(redis: Redis) -> list[str]:
+        silent = await look(redis)
+        await have_looked.wait()
+        return silent
+
     async with aclosing(by_socket(api, LIST)) as stream:  # type: ignore[type-var]
         await first_of(stream, 1)
         await beat(redis, replace(dead, last_heartbeat=dead.last_heartbeat - timedelta(minutes=1)))
         await tell_of_lost(redis, api.house.outbox)  # its heartbeat is still there
         await redis.delete(keys.worker(dead.id))
+        monkeypatch.setattr("app.live.workers._silent_workers", look_together)
         await asyncio.gather(*(tell_of_lost(redis, api.house.outbox) for _ in range(5)))
         await house.submit(api.house)
         heard = await first_of(stream, 2)

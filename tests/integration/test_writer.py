@@ -13,6 +13,7 @@ from app.clock import new_id, utc_now
 from app.database import Database, open_database
 from app.errors import Unavailable
 from app.history.reader import JobFilter, Reader
+from app.history.receipts import Receipt, Repeated
 from app.history.rows import Job, NewJob
 from app.history.writer import Settlement, Started, StartRequest, Writer
 from app.jobs.status import FINAL, Status
@@ -255,6 +256,15 @@ async def test_a_job_that_ended_under_a_claim_that_died_later_was_not_interrupte
     await start(writer, job, dead="a-former-claim")
 
     assert await outcomes(reader, job) == [(1, "completed")]
+
+
+async def test_a_request_that_comes_again_writes_nothing(writer: Writer, reader: Reader) -> None:
+    receipt = Receipt(owner="ann", key="k", fingerprint="f", status=202, location=None, body="{}", created_at=NOW)
+
+    answers = [await writer.accept_once([new_job()], receipt) for _ in range(2)]
+
+    assert answers == [None, Repeated()]
+    assert await reader.count(JobFilter()) == 1
 
 
 async def test_a_suspect_that_is_not_started_in_company_was_not_interrupted_yet(writer: Writer, reader: Reader) -> None:

@@ -47,7 +47,7 @@ _TENANCY = (
         "a kind for administrators is refused to others",
         "if job_type.is_admin_only and not caller.is_admin:",
         "if False:",
-        "test_api_matrix.py",
+        "test_api_problems.py",
     ),
     guarded(
         "app/api/stories.py",
@@ -210,7 +210,7 @@ _ONCE = (
         "a key is taken in the transaction of its rows",
         "if receipt is not None and not _claim(connection, receipt):",
         "if receipt is not None and (_claim(connection, receipt), False)[1]:",
-        "tests/acceptance/test_idempotency.py::test_a_key_sent_ten_times_to_two_processes_makes_one_task",
+        "test_writer.py::test_a_request_that_comes_again_writes_nothing",
     ),
     guarded(
         "app/api/idempotency.py",

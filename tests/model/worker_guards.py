@@ -234,7 +234,7 @@ _LIMIT_GUARDS = (
     guarded(
         _CONTEXT,
         "what abandoned work reports is ignored",
-        "        if self._is_closed:\n            return\n",
+        "        self._publish = _tell_nobody\n",
         "",
         f"{_TEST_LIMITS}::test_what_stubborn_work_reports_later_is_ignored",
     ),
