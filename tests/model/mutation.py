@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 MODEL = "tests/integration/test_status_model.py"
@@ -89,4 +91,15 @@ def _copy() -> Iterator[Path]:
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
         for part in _FILES:
             shutil.copy(ROOT / part, tree / part)
-        yield tree
+        try:
+            yield tree
+        finally:
+            end_what_runs_in(tree)
+
+
+def end_what_runs_in(tree: Path) -> None:
+    """Kill what a test without its guard has left running."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(tree):
+                process.kill()
