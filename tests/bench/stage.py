@@ -8,7 +8,7 @@ import tempfile
 import tomllib
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from app.embedded import EmbeddedRedis
 from tests.support.postgres_server import PostgresUnderTest
 
 PEERS = Path(__file__).parent / "peers"
+_LIMIT_S, _TRIES = 300, 2  # of a peer that may hang
 
 Kind = Literal["sqlite", "postgresql"]
 Outcome = dict[str, float]
@@ -35,12 +36,14 @@ class Stage:
             return _measured([sys.executable, "-m", "tests.bench.trials", trial, json.dumps(given)])
 
     def run_peer(self, peer: str, what: str, jobs: int) -> Outcome:
-        """Run a peer's program in its own environment; return what it measured."""
+        """Run a peer's program in its own environment; return what it measured. One that hangs has a second try."""
         python = self.prepare(peer)
         durable: Kind = "postgresql" if peer == "procrastinate" else "sqlite"
-        with EmbeddedRedis() as redis, self._url(durable) as url:
-            address = url.replace("+asyncpg", "") or redis.url
-            return _measured([str(python), str(PEERS / f"{peer}.py"), what, str(jobs), address])
+        for _ in range(_TRIES):
+            with suppress(subprocess.TimeoutExpired), EmbeddedRedis() as redis, self._url(durable) as url:
+                address = url.replace("+asyncpg", "") or redis.url
+                return _measured([str(python), str(PEERS / f"{peer}.py"), what, str(jobs), address], limit_s=_LIMIT_S)
+        raise RuntimeError(f"{peer} hung {_TRIES} times, each for {_LIMIT_S} s.")
 
     def prepare(self, peer: str) -> Path:
         """Make a peer's environment if it is not there; return its Python. Needs the network the first time."""
@@ -69,8 +72,8 @@ class Stage:
             self._postgres.drop_database(url)
 
 
-def _measured(command: list[str]) -> Outcome:
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=_environment())
+def _measured(command: list[str], limit_s: float | None = None) -> Outcome:
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=_environment(), timeout=limit_s)
     if ended.returncode not in {0, -9} or not ended.stdout:  # one peer can only be killed
         raise RuntimeError(f"{' '.join(command[:4])} … left with {ended.returncode}:\n{ended.stderr[-3000:]}")
     outcome: Outcome = json.loads(ended.stdout.strip().splitlines()[-1])
