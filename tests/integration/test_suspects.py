@@ -376,18 +376,24 @@ async def test_no_more_suspects_are_held_than_the_line_takes(
     assert taken == [True, False]
 
 
+@asynccontextmanager
+async def _second_in_line(house: Installation, place: Path) -> AsyncIterator[str]:
+    """Run a worker whose one process for suspects is taken; offer the id of a suspect that waits for it."""
+    await suspect(house, GOOD, {"seconds": 600, "file": str(place)})
+    async with at_work(worker(house)) as busy:
+        await eventually(place.exists, within=60)
+        waiting = await suspect(house, GOOD, in_s=1)
+        await eventually(lambda: busy._suspects._line, within=20)
+        yield waiting
+
+
 async def test_a_suspect_that_waits_for_long_is_offered_to_other_workers(
     house: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("workers.suspects._PROCESSES", 1)
     monkeypatch.setattr("workers.suspects._PATIENCE_S", 0.5)
-    await suspect(house, GOOD, {"seconds": 600, "file": str(tmp_path / "pid")})
-    async with at_work(worker(house)) as busy:
-        await eventually((tmp_path / "pid").exists, within=60)
-        waiting = await suspect(house, GOOD, in_s=1)
-        await eventually(lambda: busy._suspects._line, within=20)
-        async with at_work(worker(house)):
-            done = await becomes(house, waiting, Status.COMPLETED, within=25)  # the other runs for 30 s
+    async with _second_in_line(house, tmp_path / "pid") as waiting, at_work(worker(house)):
+        done = await becomes(house, waiting, Status.COMPLETED, within=25)  # the other runs for 30 s
 
     assert done.attempts == 1
 
@@ -397,11 +403,8 @@ async def test_a_stopping_worker_gives_back_the_suspects_that_wait(
 ) -> None:
     monkeypatch.setattr("workers.suspects._PROCESSES", 1)
     monkeypatch.setattr("workers.suspects._PATIENCE_S", 600)
-    await suspect(house, GOOD, {"seconds": 600, "file": str(tmp_path / "pid")})
-    async with at_work(worker(house)) as busy:
-        await eventually((tmp_path / "pid").exists, within=60)
-        waiting = await suspect(house, GOOD, in_s=1)
-        await eventually(lambda: busy._suspects._line, within=20)
+    async with _second_in_line(house, tmp_path / "pid") as waiting:
+        pass
 
     job = await row(house, waiting)
     assert (job.status, job.attempts, job.interruptions) == (Status.PENDING, 0, 2)
