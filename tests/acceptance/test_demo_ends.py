@@ -13,7 +13,7 @@ import redis
 
 from app.embedded import EmbeddedRedis
 from tests.support.demo import ROOT, running_demo, running_on_terminal
-from tests.support.processes import is_alive
+from tests.support.processes import all_end, is_alive
 from tests.support.waiting import eventually
 
 STARTING, WORKING, STAYING = "The API starts at", " running ", "Ctrl-C stops everything."
@@ -46,7 +46,7 @@ def test_told_to_end_at_any_moment_it_leaves_neither_a_process_nor_a_file(
         demo.process.send_signal(number)
 
         assert demo.finish() == 128 + number
-        assert not any(map(is_alive, children.values()))
+        assert all_end(children.values())
         assert demo.temporary_files() == []
         assert "Traceback" not in demo.said
 
@@ -61,7 +61,7 @@ def test_a_process_that_dies_is_named_with_its_last_words(name: str, tmp_path: P
 
         assert demo.finish() == 2
         assert f"error: The {name} has ended with -9. The last that it said:" in demo.said
-        assert not any(map(is_alive, children.values()))
+        assert all_end(children.values())
         assert demo.temporary_files() == []
 
 
@@ -80,7 +80,7 @@ def test_on_a_terminal_it_stays_with_commands_that_work_until_ctrl_c(tmp_path: P
         demo.write(b"\x03")
 
         assert demo.finish() == 0
-        assert not any(map(is_alive, children.values()))
+        assert all_end(children.values())
         assert demo.temporary_files() == []
 
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 
 import psutil
 
@@ -12,6 +14,15 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def all_end(pids: Iterable[int], *, within_s: float = 10) -> bool:
+    """Tell whether these processes end within so many seconds."""
+    until = time.monotonic() + within_s
+    waiting = list(pids)
+    while any(map(is_alive, waiting)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not any(map(is_alive, waiting))
 
 
 def computing_children(pid: int) -> list[int]:
