@@ -53,13 +53,16 @@ def drain(stage: Stage, size: Size) -> Iterator[Figure]:
         size.rounds,
         ours=lambda: stage.run("drain", jobs=size.jobs),
         bare=lambda: stage.run("bare", jobs=size.jobs),
+        raw=lambda: stage.run("raw_sql", jobs=size.jobs),
         **peers,
     )
+    raw = seen.pop("raw")
     rates = {name: measured["jobs_s"] for name, measured in seen.items()}
     ours = rates["ours"]
     yield ours.figure("drain, full history in SQLite", "jobs/s")
     yield seen["ours"]["cpu_us"].figure("CPU of the worker for one job", "µs")
     yield rates["bare"].figure("bare claiming loop, nothing stored", "jobs/s")
+    yield from _raw_sql(raw, ours, "SQLite")
     for peer in size.peers:
         yield rates[peer].figure(f"{peer.replace('_', ' ')}, no history", "jobs/s")
     yield ours.to(rates["arq_tuned"], "drain to tuned arq", least=5.0)
@@ -75,11 +78,14 @@ def drain_postgres(stage: Stage, size: Size) -> Iterator[Figure]:
     seen = in_turns(
         size.rounds,
         ours=lambda: stage.run("drain", database="postgresql", jobs=size.jobs),
+        raw=lambda: stage.run("raw_sql", database="postgresql", jobs=size.jobs),
         arq=_peer(stage, "arq_tuned", size.jobs),
         procrastinate=_peer(stage, "procrastinate", size.jobs // 5),
     )
+    raw = seen.pop("raw")
     rates = {name: measured["jobs_s"] for name, measured in seen.items()}
     yield rates["ours"].figure("drain, full history in PostgreSQL", "jobs/s")
+    yield from _raw_sql(raw, rates["ours"], "PostgreSQL")
     yield rates["procrastinate"].figure("procrastinate, its queue is its history", "jobs/s")
     yield rates["ours"].to(rates["arq"], "drain on PostgreSQL to tuned arq", least=3.0)
     yield rates["ours"].to(rates["procrastinate"], "drain on PostgreSQL to procrastinate", least=8.0)
@@ -198,6 +204,13 @@ ROWS = {
         idle,
     )
 }
+
+
+def _raw_sql(raw: dict[str, Rounds], drained: Rounds, database: str) -> Iterator[Figure]:
+    """What the bare driver writes; a job that is drained is updated twice, at its start and at its end."""
+    yield raw["inserts_s"].figure(f"raw inserts into {database}, 100 at a time", "rows/s")
+    yield raw["updates_s"].figure(f"raw updates in {database}, 100 at a time", "rows/s")
+    yield drained.to(raw["updates_s"], f"drain to raw updates in {database}, of which a job takes two")
 
 
 def _peer(stage: Stage, peer: str, jobs: int, what: str = "drain") -> Trial:
