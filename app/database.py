@@ -39,6 +39,14 @@ _POSTGRES = {  # whatever the server's, the role's or the database's own default
 }
 _TRIES = 5  # of a change that PostgreSQL took back for another's sake
 _TAKEN_BACK = {"40P01", "40001"}  # deadlock, serialization failure: nothing was changed, and again may do
+_READ_ONLY = "25006"  # it was demoted, say, or its disk is full
+_AWAY = (  # states, and classes of states, that are no statement's fault: SQLAlchemy names asyncpg's no other way
+    "55P03",  # a lock was not to be had in time
+    "08",  # connections
+    "53",  # full: the disk, the memory, the connections
+    "57",  # an operator intervened
+    "58",  # the system beneath it failed
+)
 _TOGETHER = 8  # changes in one transaction; each may be a batch of hundreds of rows
 
 metadata = sa.MetaData(
@@ -116,26 +124,36 @@ class Database:
                 async with self._writes.begin() as connection:
                     yield connection
 
-    async def transact(self, change: Change[R]) -> R:
+    async def transact(self, change: Change[R], *, is_repeatable: bool = False) -> R:
         """Run ``change`` in a write transaction and return what it returns, once that is committed.
 
         On SQLite, whose commits cost a sync to disk and exclude each other, the changes that come while
         one commits share the next transaction; one that is refused is tried again without the others.
+        PostgreSQL may commit and be cut off before it says so: a change that ``is_repeatable``, because it does
+        and returns the same a second time, is then run once more.
         """
         if self._hot is None:
-            return await self._transact_again(change)
+            return await self._transact_again(change, is_repeatable=is_repeatable)
         result: R = await self._changes(change)
         return result
 
-    async def _transact_again(self, change: Change[R]) -> R:
+    async def _transact_again(self, change: Change[R], *, is_repeatable: bool) -> R:
         for tried in range(1, _TRIES + 1):
+            has_begun = False
             try:
                 async with self.write() as connection:
+                    has_begun = True
                     return await connection.run_sync(change)
             except exc.DBAPIError as error:
-                if tried == _TRIES or getattr(error.orig, "sqlstate", None) not in _TAKEN_BACK:
+                if _state_of(error) not in _TAKEN_BACK:
                     raise
+                if tried == _TRIES:
+                    raise Unavailable from error
                 log.warning("transaction_tried_again", tried=tried, reason=str(error.orig))
+            except Unavailable:
+                if not (has_begun and is_repeatable):
+                    raise
+                is_repeatable = False
             await asyncio.sleep(random.uniform(0, 0.02) * 2**tried)  # noqa: S311  # jitter, not a secret
         raise AssertionError("the last try returns or raises")
 
@@ -193,8 +211,19 @@ def _outages_told() -> Iterator[None]:
 def _is_outage(error: BaseException) -> bool:
     if isinstance(error, exc.DBAPIError) and not isinstance(error, OUTAGES):
         has_connected = error.statement is not None  # a PostgreSQL that starts up or is full refuses to
-        return error.connection_invalidated or not has_connected
+        return error.connection_invalidated or not has_connected or _state_of(error).startswith(_AWAY)
     return True
+
+
+def _state_of(error: exc.DBAPIError) -> str:
+    """Return PostgreSQL's SQLSTATE; empty where there is none."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _leave_read_only(context: sa.engine.ExceptionContext) -> None:
+    """Drop the connections to a server that has become read-only: behind the same name another may write by now."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _unavailable(error: BaseException) -> Unavailable:
@@ -218,6 +247,7 @@ def open_database(settings: Settings) -> Database:
                 pool_pre_ping=True,
                 connect_args={"timeout": 10, "command_timeout": 60, "server_settings": dict(_POSTGRES)},
             )
+            sa.event.listen(engine.sync_engine, "handle_error", _leave_read_only)
             return Database(engine, engine)
         case other:
             raise Misconfigured(

@@ -112,7 +112,7 @@ class Writer:
     async def accept_groups(self, groups: Sequence[Sequence[NewJob]]) -> Sequence[None]:
         """Insert the jobs of many accepts, all or none; for who collects them itself."""
         accepted = [job for group in groups for job in group]
-        await self._database.transact(lambda connection: insert_jobs(connection, accepted))
+        await self._database.transact(lambda connection: insert_jobs(connection, accepted), is_repeatable=True)
         return [None] * len(groups)
 
     async def accept_once(
@@ -159,7 +159,7 @@ class Writer:
                 self._sql.interrupted.run(connection, values)
             return self._sql.start_all(connection, values)
 
-        won = {row[0]: row for row in await self._database.transact(change)}
+        won = {row[0]: row for row in await self._database.transact(change, is_repeatable=True)}
         return [_started(won[request.id], request.claim, now) for request in requests if request.id in won]
 
     async def settle(self, settlement: Settlement) -> bool:

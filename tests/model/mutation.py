@@ -35,9 +35,10 @@ class Mutant:
     needs_postgres: bool = False  # SQLite has nothing of the kind
 
 
-def guarded(file: str, guard: str, old: str, new: str, test: str) -> Mutant:
+def guarded(file: str, guard: str, old: str, new: str, test: str, *, needs_postgres: bool = False) -> Mutant:
     """Return the mutant of a guard; a test that names no folder is one of integration."""
-    return Mutant(guard=guard, file=file, old=old, new=new, test=test if "/" in test else f"tests/integration/{test}")
+    where = test if "/" in test else f"tests/integration/{test}"
+    return Mutant(guard=guard, file=file, old=old, new=new, test=where, needs_postgres=needs_postgres)
 
 
 def is_killed(mutant: Mutant) -> bool:
