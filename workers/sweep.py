@@ -64,8 +64,11 @@ class Sweep:
             log.warning("jobs_rung_again", count=restored)
         return restored
 
-    async def rebuild(self) -> int:
-        """Walk at full speed until one walk has come to its end; return how many jobs it rang again."""
+    async def rebuild(self) -> int | None:
+        """Walk at full speed until one walk has come to its end; return how many jobs it rang again.
+
+        None: the turn has gone to another worker, and to go on would stop its walk, as that would stop this one.
+        """
         while True:
             mark, _ = await self._read_epoch()
             walk, before = new_id(), monotonic()
@@ -77,7 +80,10 @@ class Sweep:
             if restored is not None and await self._epochs.end(walk, mark.server_run_id):
                 log.warning("rebuild_done", count=restored, seconds=round(monotonic() - before, 3))
                 return restored
-            log.warning("rebuild_started_over")  # Redis was emptied again, or another worker walks by now
+            if not await self._has_turn():
+                log.warning("rebuild_left_to_another")
+                return None
+            log.warning("rebuild_started_over")  # Redis was emptied again, or one who has lost the turn broke in
 
     async def drop_ghosts(self) -> int:
         """Take entries out whose jobs are not live in the database; return how many."""
@@ -91,8 +97,8 @@ class Sweep:
 
     async def _look(self, mark: Mark, counter: int) -> None:
         if not mark.is_current(counter):
-            await self.rebuild()
-            await self.drop_ghosts()
+            if await self.rebuild() is not None:
+                await self.drop_ghosts()
         elif monotonic() - self._walked_at >= _WALK_PAUSE_S:
             await self.walk()
             self._walked_at = monotonic()

@@ -122,6 +122,33 @@ async def test_a_second_flush_starts_a_rebuild_over(
     assert await offered(house) == waiting
 
 
+@pytest.mark.usefixtures("small_pages")
+async def test_who_loses_the_turn_in_a_rebuild_leaves_it_to_the_one_who_has_it(
+    house: Installation, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, dropped = Sweep(house, worker_id="another"), []
+    waiting = await submit(house, 7)
+
+    async def lose_the_turn(number: int) -> None:
+        if number == 1:
+            await house.redis.delete(keys.SWEEPER)  # it ran out
+            assert await other._has_turn()
+            await other.rebuild()
+
+    async def note_drop() -> int:
+        dropped.append(sweep)
+        return 0
+
+    after_each_page(house, monkeypatch, lose_the_turn)
+    monkeypatch.setattr(sweep, "drop_ghosts", note_drop)
+    assert await sweep._has_turn()
+    await look(sweep)
+
+    mark, counter = await other._read_epoch()
+    assert (counter, mark.is_current(counter)) == (2, True)  # one walk of each
+    assert (await offered(house), dropped) == (waiting, [])
+
+
 async def test_a_page_of_a_walk_that_is_not_the_current_one_is_not_rung(house: Installation, sweep: Sweep) -> None:
     await submit(house, 2)
     await sweep.rebuild()

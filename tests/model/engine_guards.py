@@ -260,6 +260,20 @@ ENGINE_GUARDS = (
     ),
     guarded(
         "workers/sweep.py",
+        "a rebuild is left to whoever has taken the turn",
+        "            if not await self._has_turn():\n                log.warning",
+        "            if False:\n                log.warning",
+        "test_sweep.py::test_who_loses_the_turn_in_a_rebuild_leaves_it_to_the_one_who_has_it",
+    ),
+    guarded(
+        "workers/sweep.py",
+        "a rebuild that was left to another takes nothing out",
+        "if await self.rebuild() is not None:",
+        "await self.rebuild()\n            if True:",
+        "test_sweep.py::test_who_loses_the_turn_in_a_rebuild_leaves_it_to_the_one_who_has_it",
+    ),
+    guarded(
+        "workers/sweep.py",
         "a pause that Redis missed is told",
         "        await self._restore_pauses()\n",
         "",
