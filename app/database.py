@@ -233,8 +233,11 @@ def _unavailable(error: BaseException) -> Unavailable:
 
 
 def open_database(settings: Settings) -> Database:
-    """Make the engines that ``settings`` describe. Connects on first use only."""
-    url = sa.make_url(settings.sql_url)
+    """Make the engines that ``settings`` describe. Connects on first use only. Raises Misconfigured."""
+    try:
+        url = sa.make_url(settings.sql_url)
+    except exc.ArgumentError as error:
+        raise Misconfigured("DATABASE_URL is no URL, like postgresql+asyncpg://user:password@host/database.") from error
     match url.drivername:
         case "sqlite+aiosqlite":
             return _open_sqlite(url, settings)

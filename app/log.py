@@ -78,7 +78,7 @@ def configure_logging(level: str = "INFO", style: Literal["auto", "json", "conso
     structlog.configure(
         processors=[*shared, *tail],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # a line is one write: processes may share the file
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
