@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import FrameType
 
@@ -10,6 +11,8 @@ from app.log import get_log
 from app.processes import start_child
 
 log = get_log()
+
+PASSED_ON = signal.SIGUSR1  # the parent's word: by another one, a stop that reaches the children too would count twice
 
 _LOOK_S = 0.2
 _LEAST_LIFE_S = 1.0  # one that dies sooner is not started again at once
@@ -22,8 +25,8 @@ class Pool:
         self._command = list(command)
         self._count = count
         self._children: list[subprocess.Popen[bytes]] = []
-        self._signals: list[int] = []  # those received, in order
-        self._forwarded: dict[int, int] = {}  # how many of them a child, by its pid, has been told
+        self._signals = 0  # received
+        self._passed_on = Counter[int]()  # how many of them a child, by its pid, has been told
 
     def run(self, *, is_burst: bool) -> int:
         """Serve until SIGTERM or SIGINT (or, in burst, until all are done); return the exit code."""
@@ -31,7 +34,7 @@ class Pool:
             signal.signal(signum, self._note)
         self._children = [start_child(self._command) for _ in range(self._count)]
         while any(child.poll() is None for child in self._children):
-            self._forward()
+            self._pass_on()
             time.sleep(_LOOK_S)
             if not (self._signals or is_burst):
                 self._children = [self._kept(child) for child in self._children]
@@ -44,13 +47,12 @@ class Pool:
         time.sleep(_LEAST_LIFE_S)
         return child if self._signals else start_child(self._command)
 
-    def _note(self, signum: int, _frame: FrameType | None) -> None:
-        self._signals.append(signum)
+    def _note(self, _signum: int, _frame: FrameType | None) -> None:
+        self._signals += 1
 
-    def _forward(self) -> None:
-        """Tell every child what it has not been told: one may have been started while the signal came."""
+    def _pass_on(self) -> None:
+        """Tell every child of one signal more, if there is one: it may have been started while that came."""
         for child in self._children:
-            for signum in self._signals[self._forwarded.get(child.pid, 0) :]:
-                if child.poll() is None:
-                    child.send_signal(signum)
-            self._forwarded[child.pid] = len(self._signals)
+            if self._passed_on[child.pid] < self._signals and child.poll() is None:
+                child.send_signal(PASSED_ON)
+                self._passed_on[child.pid] += 1

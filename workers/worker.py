@@ -35,6 +35,7 @@ from workers.families import Work
 from workers.intake import Intake
 from workers.lease import LeaseKeeper
 from workers.limits import LimitKeeper
+from workers.pool import PASSED_ON
 from workers.pulse import Pulse
 from workers.room import Room
 from workers.running import Running
@@ -86,6 +87,8 @@ class Worker(ArqWorker):
             handle_signals=handle_signals,
             timezone=UTC,
         )
+        if handle_signals:
+            self._add_signal_handler(PASSED_ON, self.handle_sig)
         self.id = f"{platform.node()}:{os.getpid()}:{new_id()[-6:]}"
         self.queues = tuple(queues)
         self._house = installation
@@ -128,6 +131,7 @@ class Worker(ArqWorker):
             starts_are_made=self._intake.starts_are_made,
         )
         self._is_stopping = self._is_draining = False
+        self._told_by: set[str] = set()  # whose signals have come
         self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -173,10 +177,15 @@ class Worker(ArqWorker):
             await self.on_shutdown(self.ctx)
 
     def handle_sig(self, signum: signal.Signals) -> None:
-        """Stop claiming at the first signal and let jobs finish; leave at once at the second."""
-        if self._is_told_to_stop.is_set():
+        """Stop claiming at the first signal and let jobs finish; leave at once at the second.
+
+        One stop of a whole pool may come twice, from outside and passed on by the parent: it counts once.
+        """
+        source = "parent" if signum == PASSED_ON else "outside"
+        if source in self._told_by:
             log.warning("worker_left_at_once", signal=signal.Signals(signum).name)
             os._exit(128 + signum)
+        self._told_by.add(source)
         self.stop()
 
     def stop(self) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from app.embedded import EmbeddedRedis
@@ -188,17 +190,24 @@ async def test_the_service_takes_submits_while_redis_is_out_and_runs_them_afterw
     assert worker.poll() is None
 
 
+@pytest.fixture
+async def pool(service: Service, quick: Settings, processes: ExitStack) -> subprocess.Popen[bytes]:
+    """Two workers under a parent, both at work."""
+    parent = processes.enter_context(process(quick, "workers", "--processes", "2", "--slots", "3"))
+    await eventually(lambda: _both(service), within=60)
+    return parent
+
+
+async def _both(service: Service) -> list[dict[str, Any]] | None:
+    async with service.session.get("/api/tasks/workers/status") as answer:
+        workers: list[dict[str, Any]] = (await answer.json())["workers"]
+    return workers if len(workers) == 2 else None
+
+
 async def test_several_processes_share_the_queues_and_stop_together(
-    service: Service, quick: Settings, processes: ExitStack
+    service: Service, pool: subprocess.Popen[bytes]
 ) -> None:
-    pool = processes.enter_context(process(quick, "workers", "--processes", "2", "--slots", "3"))
-
-    async def both() -> list[dict[str, Any]] | None:
-        async with service.session.get("/api/tasks/workers/status") as answer:
-            workers: list[dict[str, Any]] = (await answer.json())["workers"]
-        return workers if len(workers) == 2 else None
-
-    workers = await eventually(both, within=60)
+    workers = await _both(service) or []
     tasks = [await service.submit("system/echo", {"wait_seconds": 0.2, "steps": 1}) for _ in range(12)]
     for task in tasks:
         await service.becomes(task["task_id"], "completed")
@@ -206,3 +215,30 @@ async def test_several_processes_share_the_queues_and_stop_together(
 
     assert [worker["slots"] for worker in workers] == [3, 3]
     assert await asyncio.to_thread(pool.wait, 20) == 0
+
+
+async def test_a_stop_that_reaches_a_pool_and_its_processes_lets_a_running_task_finish(
+    service: Service, pool: subprocess.Popen[bytes]
+) -> None:
+    task = await service.submit("system/echo", {"wait_seconds": 2, "steps": 20})
+    await service.becomes(task["task_id"], "running")
+
+    for child in [*psutil.Process(pool.pid).children(), pool]:
+        child.send_signal(signal.SIGTERM)
+
+    assert await asyncio.to_thread(pool.wait, 20) == 0
+    done = await service.task(task["task_id"])
+    assert (done["status"], done["attempts"]) == ("completed", 1)
+
+
+async def test_a_second_signal_to_a_pool_has_its_processes_leave_at_once(
+    service: Service, quick: Settings, pool: subprocess.Popen[bytes]
+) -> None:
+    task = await service.submit("system/echo", {"wait_seconds": 600, "steps": 600})
+    await service.becomes(task["task_id"], "running")
+
+    pool.send_signal(signal.SIGTERM)
+    await eventually(lambda: _is_stopping(quick))
+    pool.send_signal(signal.SIGINT)
+
+    assert await asyncio.to_thread(pool.wait, 5) == 0

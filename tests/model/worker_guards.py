@@ -12,10 +12,12 @@ _ATTEMPT = "workers/attempt.py"
 _CONTEXT = "workers/context.py"
 _INTAKE = "workers/intake.py"
 _LIMITS = "workers/limits.py"
+_POOL = "workers/pool.py"
 _PROCESS = "workers/process.py"
 
 _TEST_WORKER = "test_worker.py"
 _TEST_LIMITS = "test_limits.py"
+_TEST_POOL = "tests/acceptance/test_service.py"
 _TEST_SUSPECTS = "test_suspects.py"
 _TEST_PROCESSES = "test_processes_of_jobs.py"
 
@@ -66,9 +68,30 @@ _STOPPING = (
     guarded(
         _WORKER,
         "a second signal leaves at once",
-        "if self._is_told_to_stop.is_set():\n            log",
-        "if False:\n            log",
+        "if source in self._told_by:",
+        "if False:",
         "tests/acceptance/test_service.py::test_a_second_sigterm_leaves_at_once",
+    ),
+    guarded(
+        _WORKER,
+        "a stop that comes from outside and from the parent counts once",
+        "if source in self._told_by:",
+        "if self._told_by:",
+        f"{_TEST_POOL}::test_a_stop_that_reaches_a_pool_and_its_processes_lets_a_running_task_finish",
+    ),
+    guarded(
+        _POOL,
+        "a parent passes a stop on by a signal of its own",
+        "child.send_signal(PASSED_ON)",
+        "child.send_signal(signal.SIGTERM)",
+        f"{_TEST_POOL}::test_a_stop_that_reaches_a_pool_and_its_processes_lets_a_running_task_finish",
+    ),
+    guarded(
+        _POOL,
+        "a parent passes every signal on",
+        "if self._passed_on[child.pid] < self._signals and",
+        "if self._signals and not self._passed_on[child.pid] and",
+        f"{_TEST_POOL}::test_a_second_signal_to_a_pool_has_its_processes_leave_at_once",
     ),
     guarded(
         _WORKER,
