@@ -99,13 +99,14 @@ class Attempt:
         self._is_abandoned = False
         # Nothing of an attempt leads back to it: a worker that waits for the garbage collector holds 10 MB more.
         self._context = Context(job, job_type.limits, house, partial(_publish, house.outbox, job), room)
-        self.task: asyncio.Task[None] | None = None  # that runs it, as its worker says
+        self.task: asyncio.Task[None] | None = None  # that runs it, once it does
 
     def stop(self, reason: StopReason) -> None:
-        """Cancel the work, for this reason; the first reason counts, and a settling attempt is left alone."""
-        if self._is_stoppable and self.stop_reason is None and self.task is not None:
+        """Cancel the work, for this reason, or never begin it; the first reason counts. A settling attempt goes on."""
+        if self._is_stoppable and self.stop_reason is None:
             self.stop_reason, self._stopped_at = reason, time.monotonic()
-            self.task.cancel()
+            if self.task is not None:  # one that is cancelled before its first step would never come to its end
+                self.task.cancel()
 
     @property
     def is_stubborn(self) -> bool:
@@ -123,6 +124,7 @@ class Attempt:
 
     async def run(self) -> None:
         """Do the work, and say how it ended. Never raises for what the work does."""
+        self.task = asyncio.current_task()
         bind_job(self.job)
         outcome = await self._outcome()
         if self._is_abandoned:
@@ -134,6 +136,8 @@ class Attempt:
     async def _outcome(self) -> Outcome:
         if self.job.interruptions >= MAX_INTERRUPTIONS:
             return Failed(failure=_WORKER_LOST)
+        if self.stop_reason is not None:
+            return self._verdict(Released())
         try:
             await self._context.restore()
             params = self.job_type.params.model_validate(self.job.params)

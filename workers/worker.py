@@ -130,7 +130,7 @@ class Worker(ArqWorker):
             on_closed=self._on_closed,
             starts_are_made=self._intake.starts_are_made,
         )
-        self._is_stopping = self._is_draining = False
+        self._is_stopping = self._is_draining = self._is_past_grace = False
         self._told_by: set[str] = set()  # whose signals have come
         self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
         self._wake = asyncio.Event()
@@ -265,7 +265,9 @@ class Worker(ArqWorker):
         else:
             attempt = Attempt(job, job_type, work, self._house, room=self._room, on_ended=self._on_ended)
             self._attempts[job.id] = attempt
-            attempt.task = self._running.keep(attempt.run())
+            if self._is_past_grace:
+                attempt.stop(StopReason.SHUTDOWN)
+            self._running.keep(attempt.run())
 
     def _on_ended(self, attempt: Attempt, settlement: Settlement | None) -> None:
         self._closer.close(attempt, settlement)
@@ -304,6 +306,7 @@ class Worker(ArqWorker):
     async def _finish(self) -> None:
         self._suspects.hang_up()
         await self._let_finish()
+        self._is_past_grace = True
         self._stop_attempts(list(self._attempts), StopReason.SHUTDOWN)
         await self._running.until_idle(_SETTLE_LIMIT_S)
         await self._suspects.gone(within_s=_SETTLE_LIMIT_S)

@@ -35,6 +35,7 @@ from tests.support.workplace import (
     submit,
     trial_type,
 )
+from workers.attempt import StopReason
 from workers.context import Context
 
 JOB = trial_type()
@@ -383,6 +384,47 @@ async def test_a_stopping_worker_gives_jobs_back_without_burning_a_retry(house: 
     assert (job.status, job.attempts, job.failures, job.releases) == (Status.PENDING, 1, 0, 1)
     await drain(make_worker(house, {JOB.kind: give_back}, burst=True))
     assert (await row(house, job_id)).status is Status.COMPLETED
+
+
+async def test_a_job_whose_start_outlasts_the_grace_period_is_released_without_being_run(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    object.__setattr__(house, "settings", house.settings.model_copy(update={"worker_grace_s": 0}))
+    runs, gate = list[str](), _held_up(house, monkeypatch)
+
+    async def note(ctx: Context, _params: Anything) -> Something:
+        runs.append(ctx.job_id)
+        return Something()
+
+    worker, job_id = make_worker(house, {JOB.kind: note}), await submit(house, JOB)
+    async with at_work(worker):
+        await eventually(lambda: bool(worker._intake.pending))
+        worker.stop()
+        await eventually(lambda: worker._is_past_grace)
+        gate.set()
+
+    job = await row(house, job_id)
+    assert (job.status, job.attempts, job.interruptions, job.releases) == (Status.PENDING, 1, 0, 1)
+    assert runs == []
+
+
+async def test_a_job_that_is_stopped_before_its_first_step_is_released(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, job_id = make_worker(house, {JOB.kind: give_back}), await submit(house, JOB)
+    start = house.lifecycle.start
+
+    async def start_and_stop(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(house.lifecycle, "start", start)  # once is enough
+        started = await start(*args, **options)
+        asyncio.get_running_loop().call_soon(worker._stop_attempts, [job_id], StopReason.SHUTDOWN)
+        return started
+
+    monkeypatch.setattr(house.lifecycle, "start", start_and_stop)
+    async with at_work(worker):
+        job = await becomes(house, job_id, Status.COMPLETED, within=30)
+
+    assert (job.attempts, job.interruptions, job.releases) == (2, 0, 1)
 
 
 async def test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back_unstarted(

@@ -9,8 +9,8 @@ ENGINE_GUARDS = (
     guarded(
         "workers/attempt.py",
         "the first reason to stop counts",
-        "if self._is_stoppable and self.stop_reason is None and self.task is not None:",
-        "if self._is_stoppable and self.task is not None:",
+        "if self._is_stoppable and self.stop_reason is None:",
+        "if self._is_stoppable:",
         "tests/unit/test_attempt.py::test_an_attempt_that_is_not_its_own_any_more_writes_nothing_and_no_later_reason_changes_that",
     ),
     guarded(

@@ -31,6 +31,27 @@ _STOPPING = (
         f"{_TEST_WORKER}::test_a_stopping_worker_gives_jobs_back_without_burning_a_retry",
     ),
     guarded(
+        _WORKER,
+        "what starts after the stop is stopped too",
+        "                attempt.stop(StopReason.SHUTDOWN)\n",
+        "                pass\n",
+        f"{_TEST_WORKER}::test_a_job_whose_start_outlasts_the_grace_period_is_released_without_being_run",
+    ),
+    guarded(
+        _ATTEMPT,
+        "what was stopped before its work began does not begin it",
+        "        if self.stop_reason is not None:\n            return self._verdict(Released())\n",
+        "",
+        f"{_TEST_WORKER}::test_a_job_whose_start_outlasts_the_grace_period_is_released_without_being_run",
+    ),
+    guarded(
+        _WORKER,
+        "an attempt that is stopped before its first step comes to its end",
+        "            self._running.keep(attempt.run())\n",
+        "            attempt.task = self._running.keep(attempt.run())\n",
+        f"{_TEST_WORKER}::test_a_job_that_is_stopped_before_its_first_step_is_released",
+    ),
+    guarded(
         _ATTEMPT,
         "what was stopped with its worker is released and burns nothing",
         "return outcome if isinstance(outcome, Completed) else Released()",

@@ -38,19 +38,17 @@ async def wait(ctx: Context, params: Anything) -> Something:
     return Something()
 
 
-def begin(ended: list[Settlement | None], seconds: float) -> Attempt:
+def begin(ended: list[Settlement | None], seconds: float) -> tuple[Attempt, asyncio.Task[None]]:
     house: Any = SimpleNamespace(records=None, outbox=None)
     job = JOB._replace(params={"value": seconds})
     attempt = Attempt(job, trial_type(), wait, house, room=Room(1), on_ended=lambda _, end: ended.append(end))
-    attempt.task = asyncio.create_task(attempt.run())
-    return attempt
+    return attempt, asyncio.create_task(attempt.run())
 
 
 async def test_an_attempt_whose_end_is_being_written_is_left_alone() -> None:
     ended = list[Settlement | None]()
-    attempt = begin(ended, 0)
-    assert attempt.task is not None
-    await attempt.task
+    attempt, running = begin(ended, 0)
+    await running
 
     attempt.stop(StopReason.TIMEOUT)
 
@@ -63,12 +61,11 @@ async def test_an_attempt_that_is_not_its_own_any_more_writes_nothing_and_no_lat
     reason: StopReason,
 ) -> None:
     ended = list[Settlement | None]()
-    attempt = begin(ended, 60)
+    attempt, running = begin(ended, 60)
     await asyncio.sleep(0)
 
     attempt.stop(reason)
     attempt.stop(StopReason.TIMEOUT)
 
-    assert attempt.task is not None
-    await attempt.task
+    await running
     assert ended == [None]
