@@ -17,9 +17,9 @@ from app.history.writer import Started
 from app.installation import Installation
 from app.log import get_log
 from app.queue.client import Claims
+from app.steady import ANY_OUTAGE, OUTAGE_PAUSE_S
 from workers.doubt import Doubts
 from workers.lease import LeaseKeeper
-from workers.steady import ANY_OUTAGE, OUTAGE_PAUSE_S
 from workers.suspects import Suspects
 
 log = get_log()

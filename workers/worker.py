@@ -27,6 +27,7 @@ from app.live.control import orders
 from app.live.workers import Heartbeat
 from app.log import get_log
 from app.queue.doorbell import Doorbell
+from app.steady import ANY_OUTAGE, OUTAGE_PAUSE_S, dismiss, steadily
 from workers.attempt import Attempt, StopReason, refuse
 from workers.closer import Closer
 from workers.cron import Ticker
@@ -39,7 +40,6 @@ from workers.pool import PASSED_ON
 from workers.pulse import Pulse
 from workers.room import Room
 from workers.running import Running
-from workers.steady import ANY_OUTAGE, OUTAGE_PAUSE_S, dismiss, steadily
 from workers.suspects import Suspects
 from workers.sweep import Sweep
 

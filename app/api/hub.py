@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 
 from app.api.news import Message, news_of
 from app.clock import utc_now
-from app.errors import Unavailable
 from app.history.reader import Reader
 from app.history.rows import Job
 from app.live.events import (
@@ -222,35 +221,30 @@ class Hub:
             self._leave(follower)
 
     async def read_stream(self) -> None:
-        """Hand events to the followers for ever."""
+        """Hand events to the followers for ever. Raises when Redis does not answer; run again, it goes on there."""
         while True:
             await self._somebody.wait()
             try:
                 await self._begin()
                 await self._hand_out()
-            except OUTAGES as error:
-                log.warning("stream_lost", reason=str(error))
-                if not self._rooms:
-                    self._rest()
-                await asyncio.sleep(_PAUSE_S)
             except (ValueError, TypeError, KeyError) as error:
                 # An entry that is none of ours: go on behind it, and let the rows tell what it said.
                 self.position = NOWHERE
                 log.warning("event_unreadable", reason=str(error))
                 await asyncio.sleep(_PAUSE_S)
+            finally:
+                if not self._rooms:
+                    self._rest()
 
     async def reread_rows(self) -> None:
-        """Offer the rows of followed jobs as events every so often, for ever."""
+        """Offer the rows of followed jobs as events every so often, for ever. Raises when SQL does not answer."""
         while True:
             await self._somebody.wait()
             await asyncio.sleep(self._reread_s)
-            try:
-                await self._look_at_epoch()
-                ids = [*self._followed_ids(), *await self._untold_ends()]
-                for at in range(0, len(ids), _ROWS):
-                    self._offer_rows((await self._reader.get_many(ids[at : at + _ROWS])).values())
-            except Unavailable as error:
-                log.warning("followed_rows_not_read", reason=str(error))
+            await self._look_at_epoch()
+            ids = [*self._followed_ids(), *await self._untold_ends()]
+            for at in range(0, len(ids), _ROWS):
+                self._offer_rows((await self._reader.get_many(ids[at : at + _ROWS])).values())
 
     async def _begin(self) -> None:
         """Go on where the stream was left if everything behind that is still there, else at its present end."""
@@ -334,7 +328,6 @@ class Hub:
                 else:
                     self._offer(published.event)
             if not self._rooms:
-                self._rest()
                 return
             await asyncio.sleep(0)  # so that followers take what they were offered before there is more
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 
 import orjson
 import uvloop
@@ -62,13 +63,13 @@ from app.log import get_log
 from app.metrics import ProcessMetrics
 from app.records.record import load_record_types
 from app.settings import Settings
+from app.steady import dismiss, steadily
 
 PREFIXES = ("/api", "/api/v1")
 REREAD_S = 20.0  # how often the rows of followed tasks are read again
 
 log = get_log()
 
-_CANCEL_S = 0.1
 _LINGERING_S = 2.0  # how long the rest of a refused body is read away, so that its sender gets to read the answer
 _SHUTDOWN_S = 10.0  # how long requests that are being answered may take when the process is asked to stop
 
@@ -225,22 +226,25 @@ async def _close_links(app: web.Application) -> None:
 
 async def _background(app: web.Application) -> AsyncIterator[None]:
     # Not a TaskGroup: start and clean-up may run in different tasks, and a group belongs to one.
-    hub, keyring = app[HUB], app[KEYRING]
-    house = app[INSTALLATION]
-    watch = watch_workers(house.redis, house.outbox)
-    works = (hub.read_stream(), hub.reread_rows(), app[THROUGHPUT].run(), keyring.note_uses(), watch)
-    tasks = {asyncio.create_task(work) for work in works}
+    mend, helpers = app[INSTALLATION].queue.mend, _helpers(app).items()
+    tasks = [asyncio.create_task(steadily(name, helper, mend=mend)) for name, helper in helpers]
     for task in tasks:
         task.add_done_callback(_report)
     yield
-    while tasks:
-        # Until they have ended, not once: before Python 3.12 a cancellation that meets a reply of Redis is lost
-        # inside redis-py (asyncio.wait_for, gh-86296).
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_S)
-    await keyring.note_uses_now()
+    await dismiss(tasks)
+    await app[KEYRING].note_uses_now()
     app[LOGINS].passwords.close()
+
+
+def _helpers(app: web.Application) -> dict[str, Callable[[], Awaitable[None]]]:
+    house = app[INSTALLATION]
+    return {
+        "stream": app[HUB].read_stream,
+        "rows": app[HUB].reread_rows,
+        "throughput": app[THROUGHPUT].run,
+        "key_uses": app[KEYRING].note_uses,
+        "watch": partial(watch_workers, house.redis, house.outbox),
+    }
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 
 from app.live.totals import read_totals
-from app.queue.connect import OUTAGES, Redis
+from app.queue.connect import Redis
 
 _EVERY_S = 5.0
 _WINDOW = 12  # samples: the rate is that of about the last minute
@@ -21,12 +21,10 @@ class Throughput:
         self._samples: deque[tuple[float, Counter[str]]] = deque(maxlen=_WINDOW)
 
     async def run(self) -> None:
-        """Take samples for ever; an outage of Redis leaves a gap."""
+        """Take samples for ever. Raises when Redis does not answer; run again, it begins anew."""
+        self._samples.clear()
         while True:
-            try:
-                await self.sample()
-            except OUTAGES:
-                self._samples.clear()
+            await self.sample()
             await asyncio.sleep(_EVERY_S)
 
     async def sample(self) -> None:

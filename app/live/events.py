@@ -15,7 +15,6 @@ from app.jobs.status import Status
 from app.log import get_log
 from app.queue import keys
 from app.queue.connect import Redis
-from app.queue.mend import is_wrong_type, mend
 
 log = get_log()
 
@@ -170,12 +169,7 @@ async def follow(redis: Redis, after: str) -> AsyncIterator[list[Published]]:
     """Yield events that come after the stream position ``after``, in batches, for ever; empty when idle."""
     position = after
     while True:
-        try:
-            reply = await redis.xread({keys.EVENTS: position}, count=_PAGE, block=_BLOCK_MS)
-        except ResponseError as error:
-            if not (is_wrong_type(error) and await mend(redis, ())):
-                raise
-            continue
+        reply = await redis.xread({keys.EVENTS: position}, count=_PAGE, block=_BLOCK_MS)
         entries = reply[0][1] if reply else []
         if entries:
             position = entries[-1][0].decode()

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
 
-from app.api.resources import LINKS
+from app.api.resources import LINKS, THROUGHPUT
 from app.api.stream import TOO_SLOW
 from app.errors import Unavailable
+from app.installation import open_installation
 from app.jobs.status import Status
 from app.live.events import Event, ending_of
 from app.queue import keys
+from app.queue.connect import Redis
 from app.settings import Settings
 from tests.conftest import ADMIN_KEY
 from tests.support import house
@@ -161,6 +163,53 @@ async def test_the_end_is_told_while_redis_is_out(settings: Settings) -> None:
             last = await hear(stream)
 
     assert (first["type"], last["type"]) == ("task.snapshot", "task.cancelled")
+
+
+async def unblock_reader(redis: Redis) -> None:
+    """Let Redis answer whoever waits for events with an error, as it does when it becomes a replica."""
+    database = str(redis.connection_pool.connection_kwargs.get("db", 0))
+
+    async def is_unblocked() -> bool:
+        waiting = [one["id"] for one in await redis.client_list() if (one["cmd"], one["db"]) == ("xread", database)]
+        return any([await redis.execute_command("CLIENT UNBLOCK", found, "ERROR") for found in waiting])  # type: ignore[no-untyped-call]  # redis-py gives it no types
+
+    await eventually(is_unblocked)
+
+
+async def test_a_follower_hears_on_after_redis_has_answered_the_reader_with_an_error(api: ApiUnderTest) -> None:
+    job = await house.start_one(api.house)
+    async with following(api, job.id) as stream:
+        await hear(stream)
+        await unblock_reader(api.house.redis)
+        await house.settle(api.house, job)
+        ended = await hear_until(stream, "task.completed")
+
+    assert ended["data"]["task_id"] == job.id
+
+
+async def test_a_follower_hears_of_what_comes_although_no_stream_was_where_it_belongs(api: ApiUnderTest) -> None:
+    job = await house.start_one(api.house)
+    await api.house.redis.delete(keys.EVENTS)
+    await api.house.redis.set(keys.EVENTS, "a string")
+    async with following(api, job.id) as stream:
+        await hear(stream)
+        await house.settle(api.house, job)
+        ended = await hear_until(stream, "task.completed")
+
+    assert ended["data"]["task_id"] == job.id
+
+
+async def test_rates_are_known_again_once_what_stood_in_the_place_of_the_counters_is_moved_aside(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.throughput._EVERY_S", 0.01)
+    async with open_installation(settings) as spoilt:
+        await spoilt.redis.set(keys.TOTALS, "a string")
+
+    async with running_api(settings) as api:
+        await eventually(lambda: api.app[THROUGHPUT].rate("alpha") is not None)
+
+        assert await api.house.redis.exists(keys.ASIDE + keys.TOTALS)
 
 
 async def test_an_event_that_nobody_can_read_does_not_end_the_stream(settings: Settings) -> None:

@@ -10,12 +10,12 @@ from app.installation import Installation
 from app.live.workers import Heartbeat, alive_workers, beat
 from app.queue import keys
 from app.settings import Settings
+from app.steady import dismiss
 from tests.support.house import QUEUES, open_house
 from tests.support.waiting import eventually
 from tests.support.workers import heartbeat
 from workers import pulse, sweep
 from workers.lease import LeaseKeeper
-from workers.steady import dismiss
 from workers.sweep import Sweep
 from workers.worker import IDLE_POLL_S
 

@@ -244,6 +244,13 @@ _STREAM = (
         f"{_RESUME}::test_what_was_told_late_or_twice_is_told_once",
     ),
     guarded(
+        "app/api/server.py",
+        "the live news outlive an error in an answer of Redis",
+        "asyncio.create_task(steadily(name, helper, mend=mend))",
+        "asyncio.create_task(helper())",
+        "test_api_stream.py::test_a_follower_hears_on_after_redis_has_answered_the_reader_with_an_error",
+    ),
+    guarded(
         "app/live/events.py",
         "a position of another life of Redis is a gap",
         "return before not in (0, now)",

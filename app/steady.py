@@ -1,4 +1,4 @@
-"""The helpers of a worker: each runs for ever, and no outage ends it."""
+"""The helpers of a process, an API's or a worker's: each runs for ever, and no outage ends it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
