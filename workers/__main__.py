@@ -13,7 +13,7 @@ from app.log import configure_logging
 from app.settings import read_settings
 from workers.alone import LoneWorker, channel_on_stdin
 from workers.cron import Ticker
-from workers.pool import Pool
+from workers.pool import REFUSED, Pool
 from workers.serving import serve
 from workers.settings import WorkerSettings, worker_settings
 from workers.worker import Worker
@@ -67,7 +67,7 @@ def main(  # noqa: PLR0917  # typer calls it, by name
         raise typer.Exit(serve(settings, catalogue, make))
     except ServiceError as error:
         typer.secho(f"error: {error.message}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(2) from error
+        raise typer.Exit(REFUSED) from error
 
 
 def _single(queues: str, slots: int | None, *, burst: bool, cron: bool | None) -> list[str]:

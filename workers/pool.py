@@ -14,6 +14,8 @@ log = get_log()
 
 PASSED_ON = signal.SIGUSR1  # the parent's word: by another one, a stop that reaches the children too would count twice
 
+REFUSED = 2  # the exit code of a process that cannot work here: another would not, either
+
 _LOOK_S = 0.2
 _LEAST_LIFE_S = 1.0  # one that dies sooner is not started again at once
 
@@ -29,7 +31,10 @@ class Pool:
         self._passed_on = Counter[int]()  # how many of them a child, by its pid, has been told
 
     def run(self, *, is_burst: bool) -> int:
-        """Serve until SIGTERM or SIGINT (or, in burst, until all are done); return the exit code."""
+        """Serve until SIGTERM or SIGINT (or, in burst, until all are done); return the exit code.
+
+        A child that refuses to work stops them all.
+        """
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._note)
         self._children = [start_child(self._command) for _ in range(self._count)]
@@ -38,12 +43,18 @@ class Pool:
             time.sleep(_LOOK_S)
             if not (self._signals or is_burst):
                 self._children = [self._kept(child) for child in self._children]
-        return max((abs(child.returncode) for child in self._children), default=0) if is_burst else 0
+        codes = [child.returncode for child in self._children]
+        if REFUSED in codes:
+            return REFUSED
+        return max(map(abs, codes)) if is_burst else 0
 
     def _kept(self, child: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
         if child.poll() is None:
             return child
         log.warning("worker_process_ended", pid=child.pid, exit_code=child.returncode)
+        if child.returncode == REFUSED:
+            self._signals = max(self._signals, 1)
+            return child
         time.sleep(_LEAST_LIFE_S)
         return child if self._signals else start_child(self._command)
 

@@ -24,7 +24,7 @@ def said_in(directory: Path) -> str:
 async def refusal(settings: Settings, command: str, **environment: str) -> list[str]:
     """Start a process that must end by itself with exit code 2; return the lines that are no log."""
     with process(settings, *COMMANDS[command], **environment) as child:
-        assert await asyncio.to_thread(child.wait, 60) == 2
+        assert await asyncio.to_thread(child.wait, 20) == 2
     lines = said_in(settings.data_dir).splitlines()
     return [line for line in lines if not line.startswith("{")]
 
