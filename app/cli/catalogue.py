@@ -13,17 +13,19 @@ def show_catalogue() -> None:
 
     Example: `catalogue`
     """
-    from rich.console import Console  # noqa: PLC0415
-
+    from app.cli.tables import print_table  # noqa: PLC0415
     from app.jobs.catalogue import load_catalogue  # noqa: PLC0415
 
-    Console().print(_table(load_catalogue()))
+    print_table(_table(load_catalogue()))
 
 
 def _table(catalogue: "Catalogue") -> "Table":
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
 
-    table = Table("Kind", "Queue", "Priority", "Limit, soft/hard", "Retries", "POST /api/tasks/…", "What it does")
+    from app.cli.tables import whole  # noqa: PLC0415
+
+    route = Column("POST /api/tasks/…", overflow="fold")
+    table = Table(whole("Kind"), whole("Queue"), "Priority", "Limit, soft/hard", "Retries", route, "What it does")
     for family in catalogue.families.values():
         table.add_section()
         for job_type in family.job_types:

@@ -18,18 +18,19 @@ def show_config() -> None:
 
     Example: `config`
     """
-    from rich.console import Console  # noqa: PLC0415
-
+    from app.cli.tables import print_table  # noqa: PLC0415
     from app.settings import read_settings  # noqa: PLC0415  # `--help` need not wait for pydantic
 
-    Console().print(_table(read_settings()))
+    print_table(_table(read_settings()))
 
 
 def _table(settings: "Settings") -> "Table":
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("Setting", "Value", "Meaning", box=None)
+    from app.cli.tables import whole  # noqa: PLC0415
+
+    table = Table(whole("Setting"), "Value", "Meaning", box=None)
     for name, field in type(settings).model_fields.items():
         value = _masked(getattr(settings, name))
         is_given = name in settings.model_fields_set

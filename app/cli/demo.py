@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 _SEED = 7
-_WIDTH = 140  # columns where there is no terminal to ask
 
 
 def run_demo(
@@ -33,15 +32,12 @@ def run_demo(
 
     Example: `demo --seed 3 --report findings.json`
     """
-    from rich.console import Console  # noqa: PLC0415
-
+    from app.cli.tables import open_console  # noqa: PLC0415
     from app.demo.play import Options, Play  # noqa: PLC0415  # an HTTP client and more that only this needs
     from app.log import configure_logging  # noqa: PLC0415
 
     configure_logging("ERROR", "console")  # what its processes log is in their files
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console = open_console()
     stays = console.is_terminal if stay is None else stay
     options = Options(seed=seed, stays=stays, data_dir=data_dir, report_file=report)
     raise typer.Exit(Play(options, console).run())

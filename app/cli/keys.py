@@ -124,16 +124,16 @@ async def _revoke(key_id: str) -> None:
 
 
 def _show(keys: "Iterable[ApiKey]", total: int) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
+    from app.cli.tables import print_table, whole  # noqa: PLC0415
     from app.clock import utc_now  # noqa: PLC0415
 
-    table = Table("Key", "User", "Name", "Scopes", "Ends", "Used last", "State", box=None)
+    table = Table(whole("Key"), whole("User"), "Name", "Scopes", "Ends", "Used last", "State", box=None)
     now = utc_now()
     for key in keys:
         times = [f"{at:%Y-%m-%d %H:%M}" if at else "never" for at in (key.expires_at, key.last_used_at)]
         state = "live" if key.is_live(now) else "revoked" if key.revoked_at else "expired"
         table.add_row(key.id, key.user_id, key.name, key.scopes, *times, state)
-    Console().print(table)
+    print_table(table)
     typer.echo(f"{total} keys.")

@@ -89,17 +89,18 @@ def list_all(
     """
 
     async def work(client: "Client") -> None:
-        from rich.console import Console  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
 
-        table, count = Table("Task", "Kind", "Status", "Progress", "Submitted", box=None), 0
+        from app.cli.tables import print_table, whole  # noqa: PLC0415
+
+        table, count = Table(whole("Task"), whole("Kind"), "Status", "Progress", "Submitted", box=None), 0
         async for task in client.tasks(status=status, task_name=name, queue=queue, limit=min(limit, 1000)):
             at = f"{task.created_at:%Y-%m-%d %H:%M:%S}" if task.created_at else ""
             table.add_row(task.task_id, task.task_name, task.status.value, f"{task.progress:.0f}%", at)
             count += 1
             if count == limit:
                 break
-        Console().print(table)
+        print_table(table)
 
     _run(work, url, token)
 

@@ -110,17 +110,17 @@ async def _change_access(user: str, *, is_disabled: bool) -> None:
 
 
 async def _list() -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     from app.cli.opened import looked_at  # noqa: PLC0415
+    from app.cli.tables import print_table, whole  # noqa: PLC0415
     from app.history.users import list_users  # noqa: PLC0415
 
     async with looked_at() as database:
         users = await list_users(database)
-    table = Table("User", "Scopes", "Password set", "State", box=None)
+    table = Table(whole("User"), "Scopes", "Password set", "State", box=None)
     for user in users:
         state = "disabled" if user.disabled_at else "enabled"
         table.add_row(user.id, user.scopes, f"{user.password_at:%Y-%m-%d %H:%M}", state)
-    Console().print(table)
+    print_table(table)
     typer.echo(f"{len(users)} users.")

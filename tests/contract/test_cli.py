@@ -124,6 +124,12 @@ def test_a_worker_process_loads_no_library_that_only_some_jobs_or_the_api_need()
     assert not needless & set(loaded.stdout.split())
 
 
+def test_a_kind_stays_whole_on_a_narrow_screen() -> None:
+    shown = run(APP, "catalogue", COLUMNS="80").stdout.split()
+
+    assert [job_type.kind for job_type in load_catalogue() if job_type.kind not in shown] == []
+
+
 def test_the_catalogue_shows_every_job_type_with_its_route() -> None:
     shown = run(APP, "catalogue").stdout
 

@@ -212,7 +212,7 @@ async def test_a_refusal_is_raised_by_its_kind_in_the_words_of_the_service(api: 
 async def test_the_command_line_submits_follows_and_lists(api: ApiUnderTest) -> None:
     async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "app", "tasks", *arguments]
-        place = os.environ | {"JOBS_URL": url_of(api), "JOBS_TOKEN": ADA_KEY, "COLUMNS": "200", "TERM": "dumb"}
+        place = os.environ | {"JOBS_URL": url_of(api), "JOBS_TOKEN": ADA_KEY, "COLUMNS": "80", "TERM": "dumb"}
         return await asyncio.to_thread(
             subprocess.run, argv, cwd=ROOT, env=place, capture_output=True, text=True, timeout=50, check=False
         )
