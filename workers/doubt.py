@@ -5,7 +5,7 @@ healthy ones. Another claim runs a job only after the row has said so.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 
@@ -47,17 +47,20 @@ class Doubts:
     async def settle(self, doubtful: Sequence[Held]) -> None:
         """Stop what another claim has; without an answer, stop what no store has called ours for a whole lease."""
         held = {one.job_id: one for one in doubtful if self._claim_of(one.job_id) == one.token}
-        if not held:
-            return
         try:
             async with asyncio.timeout(self._limit_s):
-                mine = await self._reader.running_under({job_id: one.token for job_id, one in held.items()})
+                await self.stop_lost({job_id: one.token for job_id, one in held.items()})
         except (Unavailable, TimeoutError) as error:
-            expired = [job_id for job_id, one in held.items() if one.good_until <= monotonic()]
+            expired = {job_id: one.token for job_id, one in held.items() if one.good_until <= monotonic()}
             log.warning("rows_not_asked", doubtful=len(held), stopped=len(expired), reason=str(error))
-            self._stop(expired, StopReason.CUT_OFF)
-        else:
-            self._stop(held.keys() - mine, StopReason.LOST)
+            self._stop_claims(expired, StopReason.CUT_OFF)
+
+    async def stop_lost(self, claims: dict[str, str]) -> None:
+        """Stop the jobs of these claims, by job, that their rows do not call ours. Raises Unavailable."""
+        if claims:
+            mine = await self._reader.running_under(claims)
+            lost = {job_id: claim for job_id, claim in claims.items() if job_id not in mine}
+            self._stop_claims(lost, StopReason.LOST)
 
     async def without_my_own(self, claims: Claims, queue: Queue) -> Claims:
         """Leave out jobs that run here: a Redis set back offers them. They go back under the claim they run under."""
@@ -67,3 +70,7 @@ class Doubts:
         lent = [claim for claim in claims.claims if claim.id in mine]
         await queue.let_go([LetGo(id=one.id, token=one.token, verb="lend", argument=mine[one.id]) for one in lent])
         return replace(claims, claims=[claim for claim in claims.claims if claim.id not in mine])
+
+    def _stop_claims(self, claims: Mapping[str, str], reason: StopReason) -> None:
+        """Stop what runs under these claims still: while a store was asked, a retry may have followed one of them."""
+        self._stop([job_id for job_id, claim in claims.items() if self._claim_of(job_id) == claim], reason)

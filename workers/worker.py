@@ -97,10 +97,7 @@ class Worker(ArqWorker):
         self._doorbell = Doorbell(installation.redis, queues)
         self._attempts: dict[str, Attempt] = {}  # one slot each
         self._doubts = Doubts(
-            self._claim_of,
-            installation.reader,
-            limit_s=installation.settings.lease_s / 3,
-            stop=self._stop_attempts,
+            self._claim_of, installation.reader, limit_s=installation.settings.lease_s / 3, stop=self._stop_attempts
         )
         self._keeper = LeaseKeeper(
             installation.settings.redis_url,
@@ -364,10 +361,7 @@ class Worker(ArqWorker):
         """Find cancels and takeovers that nobody told of."""
         while True:
             await asyncio.sleep(_REREAD_S)
-            claims = {job_id: attempt.job.claim for job_id, attempt in self._attempts.items()}
-            if claims:
-                mine = await self._house.reader.running_under(claims)
-                self._stop_attempts(claims.keys() - mine, StopReason.LOST)
+            await self._doubts.stop_lost({job_id: attempt.job.claim for job_id, attempt in self._attempts.items()})
 
     async def _sweep(self) -> None:
         await Sweep(self._house, worker_id=self.id).run()
@@ -383,10 +377,8 @@ class Worker(ArqWorker):
     # --- small things ---------------------------------------------------------------------------
 
     def _stop_attempts(self, ids: Iterable[str], reason: StopReason) -> None:
-        for job_id in ids:
-            attempt = self._attempts.get(job_id)
-            if attempt is not None:
-                attempt.stop(reason)
+        for attempt in [self._attempts[job_id] for job_id in ids if job_id in self._attempts]:
+            attempt.stop(reason)
 
     def _cancel_aborted(self, ids: Sequence[str]) -> None:
         for job_id in ids:

@@ -337,6 +337,35 @@ async def test_a_cancel_that_nobody_was_told_of_still_lands(
     assert (await row(house, job_id)).status is Status.CANCELLED
 
 
+async def test_a_retry_that_starts_while_the_rows_are_read_again_is_not_taken_for_lost(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.worker._REREAD_S", 0.1)
+    read, asked, retried, answered = house.reader.running_under, asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def read_late(claims: dict[str, str]) -> set[str]:
+        asked.set()
+        await retried.wait()
+        mine = await read(claims)
+        answered.set()
+        return mine
+
+    async def work(ctx: Context, _params: Anything) -> Something:
+        if ctx.attempt == 1:
+            await asked.wait()
+            raise Retry(after=0)
+        retried.set()
+        await answered.wait()
+        return Something()
+
+    monkeypatch.setattr(house.reader, "running_under", read_late)
+    job_id = await submit(house, JOB)
+    async with at_work(make_worker(house, {JOB.kind: work})):
+        job = await becomes(house, job_id, Status.COMPLETED, within=30)
+
+    assert (job.attempts, job.interruptions) == (2, 0)
+
+
 async def _hanging(house: Installation, stopped: asyncio.Event) -> tuple[Any, str]:
     async def hang(_ctx: Context, _params: Anything) -> Something:
         try:

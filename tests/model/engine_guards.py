@@ -135,16 +135,23 @@ ENGINE_GUARDS = (
     guarded(
         "workers/doubt.py",
         "no job is stopped before its lease is over",
-        "if one.good_until <= monotonic()]",
-        "if True]",
+        "if one.good_until <= monotonic()}",
+        "if True}",
         "tests/unit/test_doubt.py::test_while_sql_is_out_only_a_job_whose_lease_is_over_is_stopped",
     ),
     guarded(
         "workers/doubt.py",
         "a job that neither store knows is stopped",
-        "            self._stop(expired, StopReason.CUT_OFF)",
+        "            self._stop_claims(expired, StopReason.CUT_OFF)",
         "            pass",
         "tests/unit/test_doubt.py::test_while_sql_is_out_only_a_job_whose_lease_is_over_is_stopped",
+    ),
+    guarded(
+        "workers/doubt.py",
+        "a lost claim does not stop the next attempt of its job",
+        "if self._claim_of(job_id) == claim]",
+        "if True]",
+        "test_worker.py::test_a_retry_that_starts_while_the_rows_are_read_again_is_not_taken_for_lost",
     ),
     guarded(
         "workers/doubt.py",
@@ -156,7 +163,7 @@ ENGINE_GUARDS = (
     guarded(
         "workers/worker.py",
         "a cancel that nobody was told of lands",
-        "self._stop_attempts(claims.keys() - mine, StopReason.LOST)",
+        "await self._doubts.stop_lost({job_id: attempt.job.claim for job_id, attempt in self._attempts.items()})",
         "pass",
         "test_worker.py::test_a_cancel_that_nobody_was_told_of_still_lands",
     ),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
+from tests.support.waiting import eventually
 from workers.attempt import StopReason
 from workers.doubt import Doubts
 from workers.lease import Held
@@ -41,9 +42,10 @@ def stopped() -> Stopped:
     return Stopped()
 
 
-def doubts(rows: Rows, stopped: Stopped) -> Doubts:
+def doubts(rows: Rows, stopped: Stopped, claims: dict[str, str] | None = None) -> Doubts:
     reader: Any = rows
-    return Doubts({"a": "now", "b": "now"}.get, reader, limit_s=5, stop=stopped.stop)
+    claims = dict.fromkeys("ab", "now") if claims is None else claims
+    return Doubts(claims.get, reader, limit_s=5, stop=stopped.stop)
 
 
 def held(job_id: str, token: str = "now", *, for_s: float = -1) -> Held:
@@ -80,3 +82,18 @@ async def test_one_question_is_asked_at_a_time(stopped: Stopped) -> None:
 
     assert rows.asked == [{"a": "now"}]
     assert stopped == {"a": StopReason.LOST}
+
+
+@pytest.mark.parametrize("is_out", [False, True])
+async def test_what_runs_under_another_claim_when_the_answer_comes_is_not_stopped(
+    stopped: Stopped, is_out: bool
+) -> None:
+    rows, claims = Rows(is_out=is_out), {"a": "now", "b": "now"}
+    asking = asyncio.create_task(doubts(rows, stopped, claims).settle([held("a"), held("b")]))
+    await eventually(lambda: bool(rows.asked))
+
+    claims["a"] = "next"
+    rows.gate.set()
+    await asking
+
+    assert set(stopped) == {"b"}
