@@ -1,19 +1,21 @@
 """Adoption: a job that a plain arq client put into one of our queues gets a row like any other.
 
 Used by ``app.lifecycle`` when a claim finds no row. What cannot run still gets its row, and ends failed
-there, so that whoever sent it can see why.
+there, so that whoever sent it can see why. Only an id that had its job before gets none: a row is one job's.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from app.clock import iso, to_ms
 from app.errors import InvalidInput, UnknownTask
-from app.history.rows import Failure, NewJob
+from app.history.rows import Failure, Job, NewJob
 from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.validation import validate
 from app.queue import keys
 from app.queue.wire import Body
 
 OWNER = "arq"  # such a client has no identity
+_SKEW = timedelta(seconds=1)  # by which the clock of such a client may be ahead
 
 
 def adopt(
@@ -36,6 +38,15 @@ def adopt(
         due_at=now,
     )
     return row, failure
+
+
+def reuse(job: Job, body: Body) -> Failure | None:
+    """Say that a job cannot run because its id was that of one that has ended; None for that one's own body."""
+    ended_at = job.completed_at or job.created_at
+    if body.enqueued_ms <= to_ms(ended_at + _SKEW):
+        return None
+    message = f"The id {job.id} was used before, by a job that ended at {iso(ended_at)}. An id is for one job alone."
+    return Failure(code="id_used_before", type="IdUsedBefore", message=message, is_retryable=False)
 
 
 def _check(catalogue: Catalogue, body: Body) -> tuple[AnyJobType | None, Failure | None]:

@@ -6,10 +6,11 @@ put aside. Used by ``app.lifecycle`` alone.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from app.adoption import adopt
+from app.adoption import OWNER, adopt, reuse
 from app.announce import result_of_row, tally_of
 from app.clock import to_ms
 from app.errors import Unavailable, UnknownName
@@ -89,9 +90,22 @@ class Losers:
                 return LetGo(id=claim.id, token=claim.token, verb="lend", argument=job.claim or "")
             case Status.COMPLETED | Status.FAILED | Status.CANCELLED:
                 self._outbox.post(ending_of(job))
-                return LetGo(id=claim.id, token=claim.token, verb="done", argument=result_of_row(job))
+                told = await self._as_told(job)
+                return LetGo(id=claim.id, token=claim.token, verb="done", argument=result_of_row(told))
             case other:
                 assert_never(other)
+
+    async def _as_told(self, job: Job) -> Job:
+        """Return an ended job as its client is told of it, who may have used its id for another one since."""
+        if job.submitted_by != OWNER:
+            return job
+        (raw,) = await self._queue.bodies([job.id])
+        body = None if raw is None else read_body(raw)
+        failure = None if body is None else reuse(job, body)
+        if failure is None:
+            return job
+        log.warning("job_id_used_again", job_id=job.id, reason=failure.message)
+        return replace(job, status=Status.FAILED, error=failure)
 
     async def _adopt(self, orphans: Sequence[Claim], now: datetime) -> list[LetGo]:
         """Give rows to the jobs of stock arq clients; drop, and report, what has neither row nor meaning."""

@@ -26,6 +26,7 @@ class Body:
     kind: str
     args: list[Any]
     kwargs: dict[str, Any]
+    enqueued_ms: int  # by its sender's clock; 0 if it does not say
     is_ours: bool
 
 
@@ -57,7 +58,9 @@ def read_body(raw: bytes) -> Body | None:
         return None
     match value:
         case {"f": str(kind), "a": list(args), "k": dict(kwargs)} if kind.isprintable():
-            return Body(kind=kind, args=args, kwargs=kwargs, is_ours=_OURS in value)
+            sent = value.get("et")
+            enqueued_ms = sent if isinstance(sent, int) else 0
+            return Body(kind=kind, args=args, kwargs=kwargs, enqueued_ms=enqueued_ms, is_ours=_OURS in value)
     return None
 
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from arq.connections import ArqRedis
 from arq.cron import cron
 from arq.jobs import Job as ArqJob
@@ -16,6 +17,7 @@ from arq.worker import Retry
 from arq.worker import Worker as ArqWorker
 
 from app.clock import to_ms
+from app.history.tables import jobs
 from app.installation import Installation, open_installation
 from app.jobs.schedules import Schedule
 from app.jobs.status import Status
@@ -98,6 +100,27 @@ async def test_the_same_job_id_is_enqueued_once(house: Installation) -> None:
     again = await house.redis.enqueue_job(JOB.kind, _job_id="one-of-a-kind", _queue_name=QUEUE)
 
     assert again is None
+
+
+async def test_an_id_that_had_its_job_is_refused_and_not_answered_with_the_old_result(house: Installation) -> None:
+    async with at_work(make_worker(house, {JOB.kind: give_back})):
+        first = await enqueue(house.redis, _job_id="refresh", value="first")
+        await first.result(timeout=10, poll_delay=0.02)
+        await age(house, "refresh")
+
+        again = await enqueue(house.redis, _job_id="refresh", value="second")
+        with pytest.raises(JobFailed, match="refresh was used before"):
+            await again.result(timeout=10, poll_delay=0.02)
+
+    assert (await row(house, "refresh")).result == {"value": "first"}
+
+
+async def age(house: Installation, job_id: str) -> None:
+    """Let the end of a job be so long ago that its result has faded."""
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    async with house.database.write() as connection:
+        await connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(completed_at=long_ago))
+    await house.redis.delete(keys.result(job_id))
 
 
 async def test_status_and_info_follow_a_job_of_ours(house: Installation) -> None:

@@ -252,6 +252,20 @@ LIFE_GUARDS = (
     ),
     guarded(
         "app/losers.py",
+        "an id that is used again gets no old result",
+        "told = await self._as_told(job)",
+        "told = job",
+        "test_arq_promises.py::test_an_id_that_had_its_job_is_refused_and_not_answered_with_the_old_result",
+    ),
+    guarded(
+        "app/adoption.py",
+        "a body of the job itself is told its result",
+        "if body.enqueued_ms <= to_ms(ended_at + _SKEW):",
+        "if body.enqueued_ms <= to_ms(ended_at):",
+        "tests/unit/test_losers.py::test_a_body_is_that_of_another_job_if_it_was_sent_after_the_end_by_a_clock_a_little_ahead",
+    ),
+    guarded(
+        "app/losers.py",
         "an entry of ours without a row is dropped",
         "elif body is None or body.is_ours:",
         "elif body is None:",

@@ -2,14 +2,17 @@
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from app.adoption import reuse
+from app.clock import to_ms
 from app.history.writer import ALONE_AT, MAX_INTERRUPTIONS
 from app.jobs.status import Status
 from app.losers import _is_suspect, _next_try_at
 from app.queue.client import Claim
+from app.queue.wire import Body
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -51,3 +54,14 @@ def test_what_may_not_start_now_or_not_only_alone_is_no_suspect(other: Any) -> N
 def test_a_suspect_without_a_place_is_offered_again_a_moment_later_and_all_else_at_its_time() -> None:
     assert _next_try_at(job(due_at=NOW - MINUTE), CLAIM, NOW) > NOW
     assert _next_try_at(job(due_at=NOW + MINUTE), CLAIM, NOW) == NOW + MINUTE
+
+
+@pytest.mark.parametrize(("after_s", "is_refused"), [(-60, False), (0.9, False), (1.1, True), (3600, True)])
+def test_a_body_is_that_of_another_job_if_it_was_sent_after_the_end_by_a_clock_a_little_ahead(
+    after_s: float, is_refused: bool
+) -> None:
+    ended = SimpleNamespace(id="a-job", created_at=NOW - MINUTE, completed_at=NOW)
+    sent_at = NOW + timedelta(seconds=after_s)
+    body = Body(kind="test.note", args=[], kwargs={}, enqueued_ms=to_ms(sent_at), is_ours=False)
+
+    assert (reuse(cast(Any, ended), body) is not None) is is_refused

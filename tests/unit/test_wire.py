@@ -57,13 +57,23 @@ def test_our_bodies_are_json_and_marked() -> None:
     raw = body_of("test.note", {"text": "hello"}, AT_MS)
 
     assert orjson.loads(raw)["f"] == "test.note"
-    assert read_body(raw) == wire.Body(kind="test.note", args=[], kwargs={"text": "hello"}, is_ours=True)
+    assert read_body(raw) == wire.Body(
+        kind="test.note", args=[], kwargs={"text": "hello"}, enqueued_ms=AT_MS, is_ours=True
+    )
 
 
 def test_a_body_of_arqs_client_is_read_as_not_ours() -> None:
     raw = serialize_job("note", (1, 2), {"text": "x"}, None, AT_MS, serializer=wire.dump)
 
-    assert read_body(raw) == wire.Body(kind="note", args=[1, 2], kwargs={"text": "x"}, is_ours=False)
+    assert read_body(raw) == wire.Body(kind="note", args=[1, 2], kwargs={"text": "x"}, enqueued_ms=AT_MS, is_ours=False)
+
+
+@pytest.mark.parametrize("sent", [b"", b', "et": null', b', "et": "soon"', b', "et": 1e300'])
+def test_a_body_need_not_say_when_it_was_sent(sent: bytes) -> None:
+    body = read_body(b'{"f": "note", "a": [], "k": {}' + sent + b"}")
+
+    assert body is not None
+    assert body.enqueued_ms == 0
 
 
 def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
