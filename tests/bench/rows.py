@@ -52,6 +52,7 @@ def drain(stage: Stage, size: Size) -> Iterator[Figure]:
     seen = in_turns(
         size.rounds,
         ours=lambda: stage.run("drain", jobs=size.jobs),
+        hundred=lambda: stage.run("drain", jobs=size.jobs, slots=100),
         bare=lambda: stage.run("bare", jobs=size.jobs),
         raw=lambda: stage.run("raw_sql", jobs=size.jobs),
         **peers,
@@ -59,12 +60,14 @@ def drain(stage: Stage, size: Size) -> Iterator[Figure]:
     raw = seen.pop("raw")
     rates = {name: measured["jobs_s"] for name, measured in seen.items()}
     ours = rates["ours"]
-    yield ours.figure("drain, full history in SQLite", "jobs/s")
+    yield ours.figure("drain, full history in SQLite, 400 slots", "jobs/s")
+    yield rates["hundred"].figure("the same with 100 slots, the default", "jobs/s")
     yield seen["ours"]["cpu_us"].figure("CPU of the worker for one job", "µs")
     yield rates["bare"].figure("bare claiming loop, nothing stored", "jobs/s")
     yield from _raw_sql(raw, ours, "SQLite")
     for peer in size.peers:
-        yield rates[peer].figure(f"{peer.replace('_', ' ')}, no history", "jobs/s")
+        counted = f"{size.jobs // _SLOW.get(peer, 1):,} jobs"
+        yield rates[peer].figure(f"{peer.replace('_', ' ')}, no history, {counted}", "jobs/s")
     yield ours.to(rates["arq_tuned"], "drain to tuned arq", least=5.0)
     fastest = max(size.peers, key=lambda peer: rates[peer].median)
     yield ours.to(rates[fastest], f"drain to the fastest peer ({fastest})", least=2.5)
@@ -86,7 +89,8 @@ def drain_postgres(stage: Stage, size: Size) -> Iterator[Figure]:
     rates = {name: measured["jobs_s"] for name, measured in seen.items()}
     yield rates["ours"].figure("drain, full history in PostgreSQL", "jobs/s")
     yield from _raw_sql(raw, rates["ours"], "PostgreSQL")
-    yield rates["procrastinate"].figure("procrastinate, its queue is its history", "jobs/s")
+    counted = f"{size.jobs // 5:,} jobs"
+    yield rates["procrastinate"].figure(f"procrastinate, its queue is its history, {counted}", "jobs/s")
     yield rates["ours"].to(rates["arq"], "drain on PostgreSQL to tuned arq", least=3.0)
     yield rates["ours"].to(rates["procrastinate"], "drain on PostgreSQL to procrastinate", least=8.0)
 
