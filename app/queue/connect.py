@@ -7,7 +7,7 @@ import hiredis
 from arq.connections import ArqRedis
 from redis import exceptions as redis_errors
 from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, DefaultParser
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
@@ -16,17 +16,30 @@ from app.queue import keys, wire
 
 Redis = ArqRedis  # the one client type that the rest of the service names
 
+
+class NotNow(redis_errors.ResponseError):
+    """Redis answers, but does nothing for now: it lacks its primary, replicas or disk, or is busy."""
+
+
 # Redis does not answer, or takes no writes for now; anything else is an error of ours.
 OUTAGES = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
     redis_errors.OutOfMemoryError,
     redis_errors.ReadOnlyError,
+    NotNow,
     OSError,
 )
 
+_NOT_NOW = ("BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "UNBLOCKED")  # the first words of such an answer
 _RETRIES = 2
 _SOCKET_TIMEOUT_S = 10.0  # above every blocking command's own limit
+
+
+class _Parser(DefaultParser):  # type: ignore[valid-type, misc]  # a variable, which redis-py sets by what is installed
+    """Tells the answers by which Redis does nothing for now from all others, which redis-py leaves alike."""
+
+    EXCEPTION_CLASSES = DefaultParser.EXCEPTION_CLASSES | dict.fromkeys(_NOT_NOW, NotNow)
 
 
 class _Steady(AbstractConnection):
@@ -112,6 +125,19 @@ def open_redis(url: str, *, max_connections: int = 64) -> Redis:
         )
     except ValueError as error:
         raise Misconfigured(f"REDIS_URL names no Redis: {error}") from error
+    """Make a client for ``url``. Connects on first use only, and again after every outage."""
+    pool = BlockingConnectionPool.from_url(  # more commands than connections wait for one
+        url,
+        max_connections=max_connections,
+        timeout=_SOCKET_TIMEOUT_S,
+        socket_timeout=_SOCKET_TIMEOUT_S,
+        socket_connect_timeout=2.0,
+        socket_keepalive=True,
+        parser_class=_Parser,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), _RETRIES),
+        retry_on_error=[redis_errors.ConnectionError, redis_errors.BusyLoadingError],
+    )
     pool.connection_class = _STEADY[pool.connection_class]
     return ArqRedis(
         pool, job_serializer=wire.dump, job_deserializer=wire.load, default_queue_name=keys.queue("default", 5)

@@ -9,6 +9,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.queue.connect import OUTAGES, Redis, open_redis
+from tests.support.house import reply
 from tests.support.waiting import eventually
 
 
@@ -53,6 +54,16 @@ async def test_more_commands_than_connections_wait_for_one(redis_url: str) -> No
     redis = open_redis(redis_url, max_connections=2)
     try:
         assert all(await asyncio.gather(*(redis.ping() for _ in range(100))))
+    finally:
+        await redis.aclose(close_connection_pool=True)
+
+
+@pytest.mark.parametrize("answer", ["BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "OOM", "UNBLOCKED"])
+async def test_an_answer_that_redis_does_nothing_for_now_is_an_outage(redis_url: str, answer: str) -> None:
+    redis = open_redis(redis_url)
+    try:
+        with pytest.raises(OUTAGES):
+            await reply(redis.eval("return redis.error_reply(ARGV[1])", 0, f"{answer} not now"))
     finally:
         await redis.aclose(close_connection_pool=True)
 

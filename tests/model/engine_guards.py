@@ -217,11 +217,18 @@ ENGINE_GUARDS = (
         "test_leases.py::test_a_healthy_job_lives_through_a_database_that_is_away",
     ),
     guarded(
+        "app/queue/connect.py",
+        "a Redis that does nothing for now counts as out",
+        "        parser_class=_Parser,\n",
+        "",
+        "test_connect.py::test_an_answer_that_redis_does_nothing_for_now_is_an_outage",
+    ),
+    guarded(
         "app/steady.py",
         "no error in an answer of Redis ends a helper",
         "except (*ANY_OUTAGE, ResponseError) as error:",
         "except ANY_OUTAGE as error:",
-        "test_api_stream.py::test_a_follower_hears_on_after_redis_has_answered_the_reader_with_an_error",
+        "test_api_stream.py::test_a_follower_hears_of_what_comes_although_no_stream_was_where_it_belongs",
     ),
     guarded(
         "app/steady.py",
