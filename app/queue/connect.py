@@ -17,8 +17,11 @@ from app.queue import keys, wire
 Redis = ArqRedis  # the one client type that the rest of the service names
 
 
-class NotNow(redis_errors.ResponseError):
-    """Redis answers, but does nothing for now: it lacks its primary, replicas or disk, or is busy."""
+class NotNow(redis_errors.ConnectionError):
+    """Redis answers, but does nothing for now: it lacks its primary, replicas or disk, or is busy.
+
+    As good as no connection: a new one may lead to another server, as behind the name of a primary.
+    """
 
 
 # Redis does not answer, or takes no writes for now; anything else is an error of ours.
@@ -26,12 +29,10 @@ OUTAGES = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
     redis_errors.OutOfMemoryError,
-    redis_errors.ReadOnlyError,
-    NotNow,
     OSError,
 )
 
-_NOT_NOW = ("BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "UNBLOCKED")  # the first words of such an answer
+_NOT_NOW = ("BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "UNBLOCKED")  # the first words of such an answer
 _RETRIES = 2
 _SOCKET_TIMEOUT_S = 10.0  # above every blocking command's own limit
 
