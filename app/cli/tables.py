@@ -1,17 +1,15 @@
 """Tables as the commands print them: what people copy from one, as an id, is never cut short."""
 
-import os
-
 from rich.console import Console
 from rich.table import Column, Table
 
-_WIDTH = 140  # columns where there is no terminal to ask, and COLUMNS does not say
+_WIDTH = 140  # columns where there is no terminal to ask
 
 
 def open_console() -> Console:
     """Return a console as wide as its terminal; in a pipe, wide enough for most lines."""
     console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDTH)
+    return console if console.is_terminal else Console(width=max(console.width, _WIDTH))
 
 
 def whole(name: str) -> Column:

@@ -1,5 +1,6 @@
 """The command line teaches what it can do, is quick to say so, and fails in one clear line."""
 
+import io
 import os
 import re
 import socket
@@ -9,9 +10,11 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from app.cli import cli
+from app.cli.catalogue import _table
 from app.jobs.catalogue import load_catalogue
 from app.processes import free_port, start_child, stop_child
 from app.settings import Settings
@@ -125,8 +128,11 @@ def test_a_worker_process_loads_no_library_that_only_some_jobs_or_the_api_need()
 
 
 def test_a_kind_stays_whole_on_a_narrow_screen() -> None:
-    shown = run(APP, "catalogue", COLUMNS="80").stdout.split()
+    narrow = io.StringIO()
 
+    Console(width=80, file=narrow).print(_table(load_catalogue()))
+
+    shown = narrow.getvalue().split()
     assert [job_type.kind for job_type in load_catalogue() if job_type.kind not in shown] == []
 
 
@@ -189,11 +195,17 @@ def test_a_database_that_does_not_answer_is_one_line() -> None:
     assert answer.stderr.count("\n") == 1
 
 
+def _alone(directory: Path) -> dict[str, str]:
+    """Name a directory for the database, no Redis, and a port that nobody may take."""
+    nowhere = f"redis://127.0.0.1:{free_port()}"
+    return {"DATA_DIR": str(directory), "DATABASE_URL": "", "REDIS_URL": nowhere, "PORT": "1"}
+
+
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
 
-        answer = run(APP, "serve", "--port", port, DATA_DIR=str(tmp_path), DATABASE_URL="", PORT="1", LOG_LEVEL="ERROR")
+        answer = run(APP, "serve", "--port", port, **_alone(tmp_path), LOG_LEVEL="ERROR")
 
     assert answer.returncode == 2
     assert answer.stderr.strip().splitlines()[-1].startswith(f"error: The API cannot listen on 127.0.0.1:{port}: ")
@@ -201,7 +213,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
 
 async def test_serve_listens_where_its_options_say_and_ends_in_order(tmp_path: Path) -> None:
     port = free_port()
-    environment = os.environ | {"DATA_DIR": str(tmp_path), "DATABASE_URL": "", "PORT": "1", "HOST": "192.0.2.1"}
+    environment = os.environ | _alone(tmp_path) | {"HOST": "192.0.2.1"}
 
     def answer() -> bytes | None:
         try:

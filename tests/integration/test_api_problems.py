@@ -170,7 +170,7 @@ async def test_a_failure_of_ours_shows_no_traceback(api: ApiUnderTest, monkeypat
 async def test_while_the_database_is_out_nothing_is_accepted(
     api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def out(*_: object) -> NoReturn:
+    async def out(*_: object, **__: object) -> NoReturn:
         raise Unavailable
 
     monkeypatch.setattr(Database, "transact", out)
