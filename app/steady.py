@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 
 from redis.exceptions import ResponseError
 
@@ -13,11 +14,12 @@ log = get_log()
 
 ANY_OUTAGE = (Unavailable, *OUTAGES)
 OUTAGE_PAUSE_S = 0.5
+_TOLD_EVERY_S = 10.0  # an outage, by each helper
 
 
 async def steadily(name: str, helper: Callable[[], Awaitable[None]], *, mend: Callable[[], Awaitable[None]]) -> None:
     """Run a helper, again after every outage; mend Redis before, when that has answered with an error."""
-    is_corrupt = False
+    is_corrupt, told_at = False, -_TOLD_EVERY_S
     while True:
         try:
             if is_corrupt:  # something that is not ours stands under a key of ours, perhaps
@@ -25,7 +27,9 @@ async def steadily(name: str, helper: Callable[[], Awaitable[None]], *, mend: Ca
             return await helper()
         except (*ANY_OUTAGE, ResponseError) as error:
             is_corrupt = isinstance(error, ResponseError)
-            log.warning("helper_interrupted", helper=name, reason=str(error))
+            if monotonic() - told_at >= _TOLD_EVERY_S:
+                log.warning("helper_interrupted", helper=name, reason=str(error))
+                told_at = monotonic()
             await asyncio.sleep(OUTAGE_PAUSE_S)
 
 

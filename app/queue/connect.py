@@ -120,25 +120,13 @@ def open_redis(url: str, *, max_connections: int = 64) -> Redis:
             socket_timeout=_SOCKET_TIMEOUT_S,
             socket_connect_timeout=2.0,
             socket_keepalive=True,
+            parser_class=_Parser,
             health_check_interval=30,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), _RETRIES),
             retry_on_error=[redis_errors.ConnectionError, redis_errors.BusyLoadingError],
         )
     except ValueError as error:
         raise Misconfigured(f"REDIS_URL names no Redis: {error}") from error
-    """Make a client for ``url``. Connects on first use only, and again after every outage."""
-    pool = BlockingConnectionPool.from_url(  # more commands than connections wait for one
-        url,
-        max_connections=max_connections,
-        timeout=_SOCKET_TIMEOUT_S,
-        socket_timeout=_SOCKET_TIMEOUT_S,
-        socket_connect_timeout=2.0,
-        socket_keepalive=True,
-        parser_class=_Parser,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), _RETRIES),
-        retry_on_error=[redis_errors.ConnectionError, redis_errors.BusyLoadingError],
-    )
     pool.connection_class = _STEADY[pool.connection_class]
     return ArqRedis(
         pool, job_serializer=wire.dump, job_deserializer=wire.load, default_queue_name=keys.queue("default", 5)

@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["procrastinate==3.10.0", "psycopg[binary,pool]"]
+# dependencies = ["procrastinate==3.10.0", "psycopg[binary,pool]==3.3.9"]
 # ///
 """procrastinate on PostgreSQL, 100 jobs at a time. Durable: the queue is the history."""
 
