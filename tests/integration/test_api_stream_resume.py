@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -10,79 +9,31 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import aiohttp
-import orjson
 import pytest
 
-from app.api import hub, watch
+from app.api import hub
 from app.api.hub import EVERYBODY
-from app.api.links import SEND_S
 from app.api.resources import HUB, LINKS
 from app.jobs.status import Status
 from app.live import outbox
 from app.live.events import ending_of
-from app.live.workers import _silent_workers, beat, tell_of_lost
 from app.queue import keys
-from app.queue.connect import Redis
 from app.settings import Settings
-from tests.conftest import ADMIN_KEY
 from tests.integration.test_api_stream import progress_of
 from tests.support import house
-from tests.support.api import ADA_KEY, BOB_KEY, ApiUnderTest, running_api
-from tests.support.credentials import key_of
+from tests.support.api import ApiUnderTest, running_api
+from tests.support.following import LIST, WAYS, Way, by_events, by_socket, first_of
 from tests.support.waiting import eventually
-from tests.support.workers import heartbeat
-from workers.pulse import Pulse
 
 pytestmark = pytest.mark.databases("sqlite")  # what is resumed is in Redis
 
-LIST, ENDS = "/api/events", {"task.completed", "task.failed", "task.cancelled"}
+ENDS = {"task.completed", "task.failed", "task.cancelled"}
 
 
 @pytest.fixture
 async def api(settings: Settings) -> AsyncIterator[ApiUnderTest]:
     async with running_api(settings, reread_s=0.2) as running:
         yield running
-
-
-async def by_socket(api: ApiUnderTest, path: str, after: str = "", key: str = ADA_KEY) -> AsyncIterator[Any]:
-    headers = {"Authorization": f"Bearer {key}"}
-    query = {"after": after} if after else {}
-    async with api.client.ws_connect(path, params=query, headers=headers) as stream:
-        async for message in stream:
-            yield message.json()
-        yield {"type": "stream.closed", "data": {"code": stream.close_code}}
-
-
-async def by_events(api: ApiUnderTest, path: str, after: str = "", key: str = ADA_KEY) -> AsyncIterator[Any]:
-    headers = {"Authorization": f"Bearer {key}", "Accept": "text/event-stream"}
-    headers |= {"Last-Event-ID": after} if after else {}
-    async with api.client.get(path, headers=headers) as answer:
-        if answer.status == 204:
-            yield {"type": "stream.closed", "data": {"code": 1000}}
-            return
-        assert (answer.status, answer.content_type) == (200, "text/event-stream"), await answer.text()
-        async for event in events_of(answer.content):
-            yield event
-
-
-async def events_of(content: asyncio.StreamReader | Any) -> AsyncIterator[Any]:
-    fields: dict[str, str] = {}
-    async for raw in content:
-        line = raw.decode().rstrip("\n")
-        if line and not line.startswith(":"):
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif not line:
-            if "data" in fields:
-                message = orjson.loads(fields["data"])
-                assert (message["type"], message["id"]) == (fields["event"], fields.get("id", ""))
-                yield message
-            fields = {}
-
-
-WAYS = [pytest.param(by_socket, id="websocket"), pytest.param(by_events, id="sse")]
-Way = Callable[..., AsyncIterator[Any]]
 
 
 async def follow_with_cuts(way: Way, api: ApiUnderTest, path: str, rng: random.Random, seen: list[Any]) -> int:
@@ -192,11 +143,6 @@ async def test_who_has_seen_the_end_is_not_told_it_again(api: ApiUnderTest, way:
     assert again[0]["data"]["code"] == 1000
 
 
-async def first_of(stream: AsyncIterator[Any], count: int) -> list[Any]:
-    async with asyncio.timeout(10):
-        return [await anext(stream) for _ in range(count)]
-
-
 async def trim(api: ApiUnderTest) -> None:
     api.house.outbox.post(progress_of("another", 1.0))
     await eventually(lambda: api.house.redis.exists(keys.progress("another")))
@@ -287,28 +233,6 @@ async def test_a_list_hears_of_a_job_whose_every_event_was_lost(
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_list_begins_with_each_live_task_that_passes_its_filters_and_tells_nothing_older(
-    api: ApiUnderTest, way: Way
-) -> None:
-    ended = await house.start_one(api.house)
-    await house.settle(api.house, ended)
-    running = await house.start_one(api.house)
-    (other,) = await house.submit(api.house, house.order(house.count))
-
-    async with aclosing(way(api, f"{LIST}?queue=alpha")) as stream:  # type: ignore[type-var]
-        snapshot, opened = await first_of(stream, 2)
-        api.house.outbox.post(replace(progress_of(running.id, 0.0, 1), type="task.started"))  # told late
-        api.house.outbox.post(replace(progress_of(other.id, 50.0, 1), queue="beta"))
-        api.house.outbox.post(progress_of(running.id, 50.0, 1))
-        (news,) = await first_of(stream, 1)
-
-    assert (snapshot["type"], snapshot["id"], snapshot["data"]["task_id"]) == ("task.snapshot", "", running.id)
-    assert (snapshot["data"]["status"], opened["type"]) == ("running", "stream.opened")
-    assert (opened["data"]["snapshots"], opened["data"]["is_complete"]) == (1, True)
-    assert (news["data"]["task_id"], news["data"]["progress"]) == (running.id, 50.0)
-
-
-@pytest.mark.parametrize("way", WAYS)
 async def test_who_follows_hears_of_a_gap_where_a_process_had_to_drop_events(
     api: ApiUnderTest, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,65 +249,6 @@ async def test_who_follows_hears_of_a_gap_where_a_process_had_to_drop_events(
     begin = ["stream.gap", "task.snapshot", "stream.opened"]
     assert [message["type"] for message in heard] == [*begin, "task.progress"]
     assert [message["type"] for message in later] == begin
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_followers_hear_of_workers_that_come_and_go(api: ApiUnderTest, way: Way) -> None:
-    dead, redis = heartbeat("w-dead"), api.house.redis
-    pulse = Pulse(redis, api.house.outbox, "w-well", lambda *_: heartbeat("w-well"))
-    async with aclosing(way(api, LIST)) as stream:  # type: ignore[type-var]
-        await first_of(stream, 1)
-        await beat(redis, replace(dead, last_heartbeat=dead.last_heartbeat - timedelta(minutes=1)))
-        await redis.delete(keys.worker(dead.id))
-        beating = asyncio.create_task(pulse.run())
-        heard = await first_of(stream, 2)
-        beating.cancel()
-        await pulse.stop()
-        heard += await first_of(stream, 1)
-
-    told = [(message["type"], message["data"]) for message in heard]
-    assert sorted(told[:2], key=str) == [
-        ("worker.lost", {"worker_id": "w-dead"}),
-        ("worker.started", {"worker_id": "w-well"}),
-    ]
-    assert told[2:] == [("worker.stopped", {"worker_id": "w-well"})]
-
-
-async def test_the_last_worker_that_dies_is_told_of_by_the_api(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "_EVERY_S", 0.05)
-    async with running_api(settings) as api, aclosing(by_socket(api, LIST)) as stream:  # type: ignore[type-var]
-        await first_of(stream, 1)
-        dead = heartbeat("w-dead")
-        await beat(api.house.redis, replace(dead, last_heartbeat=dead.last_heartbeat - timedelta(minutes=1)))
-        await api.house.redis.delete(keys.worker(dead.id))
-        (lost,) = await first_of(stream, 1)
-
-    assert (lost["type"], lost["data"]) == ("worker.lost", {"worker_id": "w-dead"})
-
-
-async def test_a_worker_that_died_is_told_of_once_however_many_watch(
-    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dead, redis, look, have_looked = heartbeat("w-dead"), api.house.redis, _silent_workers, asyncio.Barrier(5)
-
-    async def look_together(redis: Redis) -> list[str]:
-        silent = await look(redis)
-        await have_looked.wait()
-        return silent
-
-    async with aclosing(by_socket(api, LIST)) as stream:  # type: ignore[type-var]
-        await first_of(stream, 1)
-        await beat(redis, replace(dead, last_heartbeat=dead.last_heartbeat - timedelta(minutes=1)))
-        await tell_of_lost(redis, api.house.outbox)  # its heartbeat is still there
-        await redis.delete(keys.worker(dead.id))
-        monkeypatch.setattr("app.live.workers._silent_workers", look_together)
-        await asyncio.gather(*(tell_of_lost(redis, api.house.outbox) for _ in range(5)))
-        await house.submit(api.house)
-        heard = await first_of(stream, 2)
-
-    assert [message["type"] for message in heard] == ["worker.lost", "task.submitted"]
 
 
 async def test_a_resume_after_the_end_was_lost_tells_the_end(
@@ -447,230 +312,3 @@ def replace_position(news: Any, entry: str) -> Any:
     from app.api.hub import News
 
     return News(replace(news.event, type="task.started"), news.position.at(entry))
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_everybody_follows_their_own_and_the_administrator_all(api: ApiUnderTest, way: Way) -> None:
-    async with (
-        aclosing(way(api, LIST, key=ADA_KEY)) as adas,  # type: ignore[type-var]
-        aclosing(way(api, LIST, key=BOB_KEY)) as bobs,  # type: ignore[type-var]
-        aclosing(way(api, LIST, key=ADMIN_KEY)) as all_of_them,  # type: ignore[type-var]
-    ):
-        for stream in (adas, bobs, all_of_them):
-            await first_of(stream, 1)
-        ada, bob = [(await api.submit(key=key))["task_id"] for key in (ADA_KEY, BOB_KEY)]
-        heard = [(await first_of(stream, 1))[0]["data"]["task_id"] for stream in (adas, bobs)]
-        admins = [message["data"]["task_id"] for message in await first_of(all_of_them, 2)]
-        foreign = [task.cancel() for task in [asyncio.ensure_future(anext(adas)), asyncio.ensure_future(anext(bobs))]]
-        await asyncio.sleep(0)
-
-    assert (heard, admins, foreign) == ([ada, bob], [ada, bob], [True, True])
-
-
-async def test_a_resume_shows_nobody_what_is_not_theirs(api: ApiUnderTest) -> None:
-    async with aclosing(by_events(api, LIST, key=BOB_KEY)) as stream:  # type: ignore[type-var]
-        (opened,) = await first_of(stream, 1)
-    await eventually(lambda: len(api.app[LINKS]) == 0)
-    foreign, own = [(await api.submit(key=key))["task_id"] for key in (ADA_KEY, BOB_KEY)]
-    await eventually(lambda: has_events(api, 2))
-
-    async with aclosing(by_events(api, LIST, opened["id"], key=BOB_KEY)) as stream:  # type: ignore[type-var]
-        (heard,) = await first_of(stream, 1)
-    refused = await api.ask(
-        "GET",
-        f"/api/tasks/{foreign}/events?after={opened['id']}",
-        key=BOB_KEY,
-        headers={"Accept": "text/event-stream"},
-    )
-
-    assert heard["data"]["task_id"] == own
-    assert refused.status == 404
-
-
-async def has_events(api: ApiUnderTest, count: int) -> bool:
-    return int(await api.house.redis.xlen(keys.EVENTS)) >= count
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("type=task.completed", ["task.completed"]),
-        ("type=task.started,task.completed", ["task.started", "task.completed"]),
-        ("status=running", ["task.started"]),
-        ("status=SUCCESS", ["task.completed"]),
-        ("task_name=note&queue=alpha&family=test&user_id=ada", ["task.submitted", "task.started", "task.completed"]),
-        ("task_type=maintenance", []),
-        ("queue=beta", ["queue.paused"]),
-        ("user_id=bob", []),
-    ],
-)
-async def test_a_list_shows_what_its_filters_let_pass(api: ApiUnderTest, query: str, expected: list[str]) -> None:
-    async with aclosing(by_events(api, f"{LIST}?{query}")) as stream:  # type: ignore[type-var]
-        await first_of(stream, 1)
-        await api.submit(key=ADA_KEY, user_id="ada")
-        (job,) = await house.start(api.house)
-        await house.settle(api.house, job)
-        await api.ask("POST", "/api/queues/beta/pause")
-        heard = [message["type"] for message in await first_of(stream, len(expected))]
-
-    assert heard == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "key", "accept", "status"),
-    [
-        (LIST, None, "text/event-stream", 401),
-        (LIST, ADA_KEY, "*/*", 426),
-        (LIST, ADA_KEY, "application/json", 406),
-        (f"{LIST}?after=nonsense", ADA_KEY, "text/event-stream", 400),
-        (f"{LIST}?status=nonsense", ADA_KEY, "text/event-stream", 400),
-        (f"{LIST}?type=nonsense", ADA_KEY, "text/event-stream", 400),
-        (f"{LIST}?colour=red", ADA_KEY, "text/event-stream", 422),
-        ("/api/tasks/none/events", ADA_KEY, "text/event-stream", 404),
-        ("/api/tasks/none/events", ADA_KEY, "application/json", 406),
-    ],
-)
-async def test_what_is_wrong_before_the_stream_begins_is_a_problem(
-    api: ApiUnderTest, path: str, key: str | None, accept: str, status: int
-) -> None:
-    answer = await api.ask("GET", path, key=key, headers={"Accept": accept})
-
-    assert (answer.status, answer.json["status"]) == (status, status)
-    assert answer.headers["Content-Type"].startswith("application/problem+json")
-    assert (answer.headers.get("Upgrade") == "websocket") == (status == 426)
-
-
-@pytest.mark.parametrize(("query", "code"), [("after=nonsense", 4400), ("status=nonsense", 4400)])
-async def test_the_same_on_a_websocket_is_its_close_code(api: ApiUnderTest, query: str, code: int) -> None:
-    (closed,) = [message async for message in by_socket(api, f"/ws/tasks?{query}")]
-
-    assert closed["data"]["code"] == code
-
-
-async def test_a_key_without_the_scope_to_read_follows_nothing(api: ApiUnderTest) -> None:
-    _, writer = await key_of(api, "ada", "tasks:write")
-
-    (closed,) = [message async for message in by_socket(api, LIST, key=writer)]
-    refused = await api.ask("GET", LIST, key=writer, headers={"Accept": "text/event-stream"})
-
-    assert (closed["data"]["code"], refused.status) == (4403, 403)
-
-
-async def test_who_follows_too_much_is_refused_one_more_by_either_way(settings: Settings) -> None:
-    async with (
-        running_api(settings.model_copy(update={"streams_per_caller": 1})) as api,
-        aclosing(by_socket(api, LIST)) as stream,  # type: ignore[type-var]
-        aclosing(by_socket(api, LIST, key=ADMIN_KEY)) as exempt,  # type: ignore[type-var]
-        aclosing(by_socket(api, LIST, key=ADMIN_KEY)) as exempt_too,  # type: ignore[type-var]
-    ):
-        for open_stream in (stream, exempt, exempt_too):
-            await first_of(open_stream, 1)
-        (closed,) = [message async for message in by_socket(api, LIST)]
-        refused = await api.ask("GET", LIST, key=ADA_KEY, headers={"Accept": "text/event-stream"})
-        allowed = await first_of(by_socket(api, LIST, key=BOB_KEY), 1)
-
-    assert closed["data"]["code"] == 4429
-    assert (refused.status, refused.json["code"], "Retry-After" in refused.headers) == (429, "too_many_streams", True)
-    assert allowed[0]["type"] == "stream.opened"
-
-
-async def test_server_sent_events_end_with_the_reason_when_the_service_restarts(api: ApiUnderTest) -> None:
-    async with aclosing(by_events(api, LIST)) as stream:  # type: ignore[type-var]
-        await first_of(stream, 1)
-        await api.app[LINKS].close_all()
-        rest = [message async for message in stream]
-
-    assert [(message["type"], message["data"]["code"]) for message in rest] == [("stream.closed", 1001)]
-
-
-async def test_server_sent_events_end_when_their_key_is_revoked(api: ApiUnderTest) -> None:
-    key_id, key = await key_of(api, "ada")
-    async with aclosing(by_events(api, LIST, key=key)) as stream:  # type: ignore[type-var]
-        await first_of(stream, 1)
-        await api.ask("POST", f"/api/keys/{key_id}/revoke")
-        (closed,) = [message async for message in stream]
-
-    assert closed["data"]["code"] == 4401
-
-
-async def test_a_page_of_another_origin_opens_no_server_sent_events(api: ApiUnderTest) -> None:
-    session = await api.ask("POST", "/api/auth/session", key=ADA_KEY)
-    cookie = {"Cookie": session.headers["Set-Cookie"].partition(";")[0], "Accept": "text/event-stream"}
-    assert api.client._base_url is not None
-    answered = {}
-    for origin in ("https://evil.example", "null", str(api.client._base_url)):
-        async with api.client.get(LIST, headers=cookie | {"Origin": origin}) as answer:
-            answered[origin] = answer.status
-
-    assert list(answered.values()) == [403, 403, 200]
-
-
-async def test_a_ticket_opens_one_stream_of_server_sent_events(api: ApiUnderTest) -> None:
-    ticket = (await api.ask("POST", "/api/auth/ticket", key=ADA_KEY)).json["ticket"]
-    accept = {"Accept": "text/event-stream"}
-    async with api.client.get(f"{LIST}?ticket={ticket}", headers=accept) as answer:
-        (opened,) = await first_of(events_of(answer.content), 1)
-        again = await api.ask("GET", f"{LIST}?ticket={ticket}", key=None, headers=accept)
-
-    assert (opened["type"], again.status) == ("stream.opened", 401)
-
-
-async def test_an_idle_stream_of_server_sent_events_has_a_heartbeat(
-    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.api.links._LOOK_S", 0.01)
-    monkeypatch.setattr("app.api.links.HEARTBEAT_S", 0.03)
-    headers = {"Authorization": f"Bearer {ADA_KEY}", "Accept": "text/event-stream"}
-
-    async with api.client.get(LIST, headers=headers) as answer:
-        async with asyncio.timeout(5):
-            lines = [line async for line in until_heartbeat(answer.content)]
-
-    assert lines[-1] == b":\n"
-
-
-async def until_heartbeat(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    async for line in content:
-        yield line
-        if line == b":\n":
-            return
-
-
-async def test_who_leaves_server_sent_events_is_forgotten_soon(api: ApiUnderTest) -> None:
-    async with aclosing(by_events(api, LIST)) as stream:  # type: ignore[type-var]
-        await first_of(stream, 1)
-
-    await eventually(lambda: len(api.app[LINKS]) == 0)
-
-
-async def test_a_silent_reader_of_server_sent_events_is_cut_and_others_are_not_slowed(
-    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.api.links.SEND_S", 0.5)
-    job = await house.start_one(api.house)
-    url = api.client._base_url
-    assert url is not None
-    silent = socket.socket()
-    silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    silent.connect((url.host, url.port))
-    request = (
-        f"GET {LIST} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer {ADMIN_KEY}\r\n\r\n"
-    )
-    silent.sendall(request.encode())
-    async with aclosing(by_events(api, LIST, key=ADMIN_KEY)) as quick:  # type: ignore[type-var]
-        await first_of(quick, 1)
-        await eventually(lambda: len(api.app[LINKS]) == 2)
-        for attempt in range(2, 90):  # each of another attempt, so that none is coalesced: 20 MB in all
-            api.house.outbox.post(replace(progress_of(job.id, 1.0, attempt), message="x" * 256 * 1024))
-        heard = await first_of(without_the_start(quick), 88)
-        await eventually(lambda: len(api.app[LINKS]) == 1, within=20)
-    silent.close()
-
-    assert len(heard) == 88
-    assert SEND_S == 10.0
-
-
-async def without_the_start(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for message in stream:
-        if message["type"] == "task.progress":
-            yield message

@@ -145,7 +145,7 @@ async def test_every_index_is_there_for_a_question_and_every_question_finds_its_
     assert {str(index.name) for table in TABLES for index in table.indexes} - used == set()
 
 
-@pytest.mark.databases("postgresql")  # SQLite's are in test_writer.py
+@pytest.mark.databases("postgresql")  # SQLite's are in test_writer_databases.py
 async def test_start_reads_by_key_and_settle_no_more_than_what_runs_on_postgresql(database: Database) -> None:
     writer, waiting = Writer(database), [new_job() for _ in range(12_000)]
     await writer.accept(waiting)

@@ -151,7 +151,7 @@ ENGINE_GUARDS = (
         "a lost claim does not stop the next attempt of its job",
         "if self._claim_of(job_id) == claim]",
         "if True]",
-        "test_worker.py::test_a_retry_that_starts_while_the_rows_are_read_again_is_not_taken_for_lost",
+        "test_worker_claims.py::test_a_retry_that_starts_while_the_rows_are_read_again_is_not_taken_for_lost",
     ),
     guarded(
         "workers/doubt.py",
@@ -165,7 +165,7 @@ ENGINE_GUARDS = (
         "a cancel that nobody was told of lands",
         "await self._doubts.stop_lost({job_id: attempt.job.claim for job_id, attempt in self._attempts.items()})",
         "pass",
-        "test_worker.py::test_a_cancel_that_nobody_was_told_of_still_lands",
+        "test_worker_claims.py::test_a_cancel_that_nobody_was_told_of_still_lands",
     ),
     guarded(
         "workers/worker.py",
@@ -200,7 +200,7 @@ ENGINE_GUARDS = (
         "a worker that was told to stop claims nothing",
         "self._is_stopping = self._intake.is_closed = True",
         "self._intake.is_closed = True",
-        "test_worker.py::test_a_stopping_worker_lets_jobs_finish_first",
+        "test_worker_claims.py::test_a_stopping_worker_lets_jobs_finish_first",
     ),
     guarded(
         "workers/worker.py",
@@ -340,7 +340,7 @@ ENGINE_GUARDS = (
         file="app/history/writer.py",
         old='self._sql.lock.run(connection, {"ids": sorted(ids)})',
         new='self._sql.lock.run(connection, {"ids": sorted(ids)[:0]})',
-        test="tests/integration/test_writer.py::test_rows_are_locked_in_one_order_however_a_batch_names_them",
+        test="tests/integration/test_writer_databases.py::test_rows_are_locked_in_one_order_however_a_batch_names_them",
         needs_postgres=True,
     ),
 )

@@ -11,6 +11,8 @@ _WRITER = ("app/history/statements.py", "app/history/writer.py")
 _LIFECYCLE = "app/lifecycle.py"
 _LOSERS = "app/losers.py"
 _QUEUE_TEST = "test_queue.py"
+_LEASES_TEST = "test_queue_leases.py"
+_RINGS_TEST = "test_queue_rings.py"
 
 
 def _lua(script: str, guard: str, old: str, new: str, test: str) -> Mutant:
@@ -114,44 +116,44 @@ _SETTLE = (
         "a settle needs a running row",
         "task_id = row_id AND status = 'running' AND attempts",
         "task_id = row_id AND attempts",
-        "test_writer.py::test_a_settle_after_a_cancel_loses",
+        "test_writer_settles.py::test_a_settle_after_a_cancel_loses",
     ),
     _sql(
         "a settle needs its attempt and claim",
         ' AND attempts = row_attempts AND claim = row_claim"',
         '"',
-        "test_writer.py::test_only_the_attempt_and_the_claim_that_run_can_settle",
+        "test_writer_settles.py::test_only_the_attempt_and_the_claim_that_run_can_settle",
     ),
     _sql(
         "a settle sent again has won",
         "won = {row[0] for row in self._sql.settled.run(connection, self._endings(settlements)).fetchall()}",
         "won = set()",
-        "test_writer.py::test_a_settle_whose_reply_was_lost_counts_as_won_and_changes_nothing",
+        "test_writer_settles.py::test_a_settle_whose_reply_was_lost_counts_as_won_and_changes_nothing",
     ),
     _sql(
         "of an ended job only the settle that ended it has won",
         "AND status = row_status AND attempts = row_attempts",
         "AND attempts = row_attempts",
-        "test_writer.py::test_of_an_ended_job_only_the_settle_that_ended_it_counts_as_won",
+        "test_writer_settles.py::test_of_an_ended_job_only_the_settle_that_ended_it_counts_as_won",
     ),
     _sql("a conviction counts an interruption", "WHEN row_outcome = 'interrupted' THEN 1", "WHEN false THEN 1"),
     _sql(
         "a release burns no failure",
         "CASE WHEN row_outcome = 'failed' THEN 1",
         "CASE WHEN true THEN 1",
-        "test_writer.py::test_a_released_job_burns_no_failure_and_keeps_its_due_time",
+        "test_writer_settles.py::test_a_released_job_burns_no_failure_and_keeps_its_due_time",
     ),
     _sql(
         "a checkpoint needs a running row",
         "jobs.c.status == Status.RUNNING, jobs.c.attempts == job.attempts]",
         "jobs.c.attempts == job.attempts]",
-        "test_writer.py::test_a_checkpoint_after_a_cancel_is_not_stored",
+        "test_writer_settles.py::test_a_checkpoint_after_a_cancel_is_not_stored",
     ),
     _sql(
         "a checkpoint needs its claim",
         ".where(*fence, jobs.c.claim == job.claim)",
         ".where(*fence)",
-        "test_writer.py::test_a_checkpoint_of_another_claim_is_not_stored",
+        "test_writer_settles.py::test_a_checkpoint_of_another_claim_is_not_stored",
     ),
 )
 
@@ -215,14 +217,14 @@ _CLAIM = (
         "only a lease that ran out is taken",
         "redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT'",
         "redis.call('ZRANGEBYSCORE', LEASES, '-inf', '+inf', 'LIMIT'",
-        f"{_QUEUE_TEST}::test_a_lease_that_holds_is_not_taken",
+        f"{_LEASES_TEST}::test_a_lease_that_holds_is_not_taken",
     ),
     _lua(
         "claim",
         "a dead claim is told",
         "out[#out + 1] = dead or ''",
         "out[#out + 1] = ''",
-        f"{_QUEUE_TEST}::test_a_job_whose_lease_ran_out_is_claimed_again_and_its_dead_claim_told",
+        f"{_LEASES_TEST}::test_a_job_whose_lease_ran_out_is_claimed_again_and_its_dead_claim_told",
     ),
     _lua(
         "claim",
@@ -243,7 +245,7 @@ _CLAIM = (
         "a full claim rings on",
         "for _, queue_key in ipairs(keys) do ring_bell(queue_name(queue_key)) end",
         "",
-        f"{_QUEUE_TEST}::test_a_full_claim_rings_on",
+        f"{_RINGS_TEST}::test_a_full_claim_rings_on",
     ),
 )
 
@@ -253,28 +255,28 @@ _LEASES = (
         "a renewal does not take what another holds",
         "if (holder and holder ~= token) or (claimed and claimed ~= token) then",
         "if false then",
-        f"{_QUEUE_TEST}::test_a_renewal_reports_only_what_another_claim_holds_as_lost",
+        f"{_LEASES_TEST}::test_a_renewal_reports_only_what_another_claim_holds_as_lost",
     ),
     _lua(
         "renew",
         "a renewal does not take a claim whose lease ran out",
         "or (claimed and claimed ~= token) then",
         "then",
-        f"{_QUEUE_TEST}::test_a_renewal_does_not_take_a_claim_whose_own_lease_ran_out",
+        f"{_LEASES_TEST}::test_a_renewal_does_not_take_a_claim_whose_own_lease_ran_out",
     ),
     _lua(
         "renew",
         "what was let go stays let go",
         "elseif holder or claimed or not is_let_go(id, queue_key) then",
         "elseif true then",
-        f"{_QUEUE_TEST}::test_a_late_renewal_leaves_alone_what_was_let_go",
+        f"{_LEASES_TEST}::test_a_late_renewal_leaves_alone_what_was_let_go",
     ),
     _lua(
         "renew",
         "a renewal puts back what Redis forgot",
         "    if score < RUNNING_OFFSET then\n      place",
         "    if false then\n      place",
-        f"{_QUEUE_TEST}::test_a_renewal_puts_a_job_that_redis_forgot_back_as_running",
+        f"{_LEASES_TEST}::test_a_renewal_puts_a_job_that_redis_forgot_back_as_running",
     ),
     _lua(
         "common",
@@ -347,42 +349,42 @@ _LETTING_GO = (
         "only the holder lets go",
         "  if claimed ~= token then",
         "  if false then",
-        f"{_QUEUE_TEST}::test_only_the_holder_lets_go",
+        f"{_LEASES_TEST}::test_only_the_holder_lets_go",
     ),
     _lua(
         "let_go",
         "a job let go of twice counts once",
         "    claims[id] = nil  -- a second item for this job has lost",
         "",
-        f"{_QUEUE_TEST}::test_letting_go_of_the_same_job_twice_in_one_call_counts_once",
+        f"{_LEASES_TEST}::test_letting_go_of_the_same_job_twice_in_one_call_counts_once",
     ),
     _lua(
         "withdraw",
         "a held job is not withdrawn",
         "if redis.call('EXISTS', HOLDER .. id) == 1 then",
         "if false then",
-        f"{_QUEUE_TEST}::test_a_held_job_is_not_withdrawn",
+        f"{_RINGS_TEST}::test_a_held_job_is_not_withdrawn",
     ),
     _lua(
         "move",
         "a held job is not moved",
         "if score and score < RUNNING_OFFSET and",
         "if score and",
-        f"{_QUEUE_TEST}::test_a_held_job_is_not_moved",
+        f"{_RINGS_TEST}::test_a_held_job_is_not_moved",
     ),
     _lua(
         "ring",
         "a repeated ring leaves a job where it is",
         "redis.call('ZADD', queue_key, 'NX', exact(score), id) == 1",
         "redis.call('ZADD', queue_key, exact(score), id) >= 0",
-        f"{_QUEUE_TEST}::test_a_ring_while_the_job_runs_is_harmless",
+        f"{_RINGS_TEST}::test_a_ring_while_the_job_runs_is_harmless",
     ),
     _lua(
         "ring",
         "a running entry gets a lease that can run out",
         "redis.call('ZADD', LEASES, now + lease_ms, id)  -- else",
         "local _ = 0  -- else",
-        f"{_QUEUE_TEST}::test_a_running_job_without_a_lease_gets_one_from_a_ring",
+        f"{_RINGS_TEST}::test_a_running_job_without_a_lease_gets_one_from_a_ring",
     ),
     _lua(
         "ring",

@@ -4,6 +4,8 @@ from tests.model.mutation import guarded
 
 _RATE = "test_api_rate_limit.py"
 _RESUME = "test_api_stream_resume.py"
+_LIST = "test_api_stream_list.py"
+_ENDS = "test_api_stream_ends.py"
 
 
 _TENANCY = (
@@ -54,14 +56,14 @@ _TENANCY = (
         "a list stream tells of the caller's own tasks only",
         "self._owner = None if caller.is_admin else caller.user_id",
         "self._owner = None",
-        f"{_RESUME}::test_everybody_follows_their_own_and_the_administrator_all",
+        f"{_LIST}::test_everybody_follows_their_own_and_the_administrator_all",
     ),
     guarded(
         "app/api/stories.py",
         "a resume tells of the caller's own tasks only",
         "if told.is_new(found.event) and _concerns(found.event, follower.interest)",
         "if told.is_new(found.event)",
-        f"{_RESUME}::test_a_resume_shows_nobody_what_is_not_theirs",
+        f"{_LIST}::test_a_resume_shows_nobody_what_is_not_theirs",
     ),
 )
 
@@ -85,7 +87,7 @@ _CREDENTIALS = (
         "an open stream ends with its credential",
         "elif not losing.cancelled():",
         "elif False:",
-        f"{_RESUME}::test_server_sent_events_end_when_their_key_is_revoked",
+        f"{_ENDS}::test_server_sent_events_end_when_their_key_is_revoked",
     ),
     guarded(
         "app/credentials/tokens.py",
@@ -113,7 +115,7 @@ _CREDENTIALS = (
         "a page of another origin opens no stream with a cookie",
         "        self._check_page()\n        accepted",
         "        accepted",
-        f"{_RESUME}::test_a_page_of_another_origin_opens_no_server_sent_events",
+        f"{_ENDS}::test_a_page_of_another_origin_opens_no_server_sent_events",
     ),
     guarded(
         "app/api/stream.py",
@@ -193,7 +195,7 @@ _LIMITS = (
         "a caller follows no more than so many streams",
         ">= self._limit:",
         ">= 10**9:",
-        f"{_RESUME}::test_who_follows_too_much_is_refused_one_more_by_either_way",
+        f"{_ENDS}::test_who_follows_too_much_is_refused_one_more_by_either_way",
     ),
 )
 
@@ -290,7 +292,7 @@ _STREAM = (
         "a worker is lost once",
         "if await redis.zrem(keys.WORKERS, worker_id):",
         "if [await redis.zrem(keys.WORKERS, worker_id)]:",
-        f"{_RESUME}::test_a_worker_that_died_is_told_of_once_however_many_watch",
+        f"{_LIST}::test_a_worker_that_died_is_told_of_once_however_many_watch",
     ),
     guarded(
         "app/api/hub.py",

@@ -16,6 +16,7 @@ _POOL = "workers/pool.py"
 _PROCESS = "workers/process.py"
 
 _TEST_WORKER = "test_worker.py"
+_TEST_CLAIMS = "test_worker_claims.py"
 _TEST_LIMITS = "test_limits.py"
 _TEST_POOL = "tests/acceptance/test_service.py"
 _TEST_SUSPECTS = "test_suspects.py"
@@ -28,35 +29,35 @@ _STOPPING = (
         "a stopping worker stops what outlasts the grace period",
         "self._stop_attempts(list(self._attempts), StopReason.SHUTDOWN)",
         "pass",
-        f"{_TEST_WORKER}::test_a_stopping_worker_gives_jobs_back_without_burning_a_retry",
+        f"{_TEST_CLAIMS}::test_a_stopping_worker_gives_jobs_back_without_burning_a_retry",
     ),
     guarded(
         _WORKER,
         "what starts after the stop is stopped too",
         "                attempt.stop(StopReason.SHUTDOWN)\n",
         "                pass\n",
-        f"{_TEST_WORKER}::test_a_job_whose_start_outlasts_the_grace_period_is_released_without_being_run",
+        f"{_TEST_CLAIMS}::test_a_job_whose_start_outlasts_the_grace_period_is_released_without_being_run",
     ),
     guarded(
         _ATTEMPT,
         "what was stopped before its work began does not begin it",
         "        if self.stop_reason is not None:\n            return self._verdict(Released())\n",
         "",
-        f"{_TEST_WORKER}::test_a_job_whose_start_outlasts_the_grace_period_is_released_without_being_run",
+        f"{_TEST_CLAIMS}::test_a_job_whose_start_outlasts_the_grace_period_is_released_without_being_run",
     ),
     guarded(
         _WORKER,
         "an attempt that is stopped before its first step comes to its end",
         "            self._running.keep(attempt.run())\n",
         "            attempt.task = self._running.keep(attempt.run())\n",
-        f"{_TEST_WORKER}::test_a_job_that_is_stopped_before_its_first_step_is_released",
+        f"{_TEST_CLAIMS}::test_a_job_that_is_stopped_before_its_first_step_is_released",
     ),
     guarded(
         _ATTEMPT,
         "what was stopped with its worker is released and burns nothing",
         "return outcome if isinstance(outcome, Completed) else Released()",
         "return outcome",
-        f"{_TEST_WORKER}::test_a_stopping_worker_gives_jobs_back_without_burning_a_retry",
+        f"{_TEST_CLAIMS}::test_a_stopping_worker_gives_jobs_back_without_burning_a_retry",
     ),
     guarded(
         _ATTEMPT,
@@ -70,21 +71,21 @@ _STOPPING = (
         "a stopping worker lets jobs finish for the grace period",
         "await self._running.until_idle(self._house.settings.worker_grace_s)",
         "await asyncio.sleep(0)",
-        f"{_TEST_WORKER}::test_a_stopping_worker_lets_jobs_finish_first",
+        f"{_TEST_CLAIMS}::test_a_stopping_worker_lets_jobs_finish_first",
     ),
     guarded(
         _INTAKE,
         "what was claimed while the worker was told to stop is given back unstarted",
         "if self.is_closed:",
         "if False:",
-        f"{_TEST_WORKER}::test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back_unstarted",
+        f"{_TEST_CLAIMS}::test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back_unstarted",
     ),
     guarded(
         _WORKER,
         "what waits to start is held here, and is not started under another claim",
         "return self._intake.pending.get(job_id) if attempt is None else attempt.job.claim",
         "return None if attempt is None else attempt.job.claim",
-        f"{_TEST_WORKER}::test_a_job_that_redis_offers_again_while_it_waits_to_start_runs_once",
+        f"{_TEST_CLAIMS}::test_a_job_that_redis_offers_again_while_it_waits_to_start_runs_once",
     ),
     guarded(
         _WORKER,

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
+from arq.jobs import Job as ArqJob
 
 from app.clock import from_ms, new_id, to_ms, utc_now
 from app.errors import Unavailable
@@ -22,16 +23,19 @@ from app.jobs.catalogue import AnyJobType, Catalogue
 from app.jobs.contract import Family, JobType, Limits, RetryPolicy, TaskType
 from app.jobs.fields import Integer, Params, Result
 from app.jobs.status import Status
+from app.live.events import Event, load_event
 from app.orders import Order
 from app.queue import keys
 from app.queue.client import Claims
 from app.queue.connect import Redis
 from app.settings import Settings
+from tests.support.waiting import eventually
 
 T = TypeVar("T")
 
 QUEUES = ("alpha", "beta")
 WORKER = "the-worker"
+NOWHERE = "redis://127.0.0.1:1/0"  # nothing listens there
 
 OOPS = Failure(code="unknown", type="ValueError", message="oops", traceback="Traceback: oops")
 
@@ -222,6 +226,28 @@ async def reply(answer: Awaitable[T] | T) -> T:
 async def all_keys(redis: Redis) -> set[str]:
     """Return every key there is but those that are always there."""
     return {key.decode() for key in await redis.keys("*")} - {keys.CLOCK, keys.EPOCH}
+
+
+async def events(house: Installation) -> list[Event]:
+    """Return every event that the stream holds."""
+    return [load_event(fields[b"e"]) for _, fields in await house.redis.xrange(keys.EVENTS)]
+
+
+async def events_of(house: Installation, job_id: str, *types: str) -> list[Event]:
+    """Wait until exactly these events of a job were published, and return them."""
+
+    async def told() -> list[Event] | None:
+        found = [event for event in await events(house) if event.job_id == job_id]
+        assert [event.type for event in found] == list(types)
+        return found
+
+    return await eventually(told)
+
+
+async def result(house: Installation, job_id: str) -> Any:
+    """Return or raise what arq's client gets for a job that has ended."""
+    stored = ArqJob(job_id, house.redis, _deserializer=house.redis.job_deserializer)
+    return await stored.result(timeout=5, poll_delay=0.01)
 
 
 def whole_ms(moment: datetime) -> datetime:
