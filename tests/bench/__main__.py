@@ -21,7 +21,7 @@ from tests.support.postgres_server import NoPostgresError, PostgresUnderTest, ru
 
 def main(
     rows: Annotated[list[str] | None, typer.Argument(help=f"Which rows: {', '.join(ROWS)}. None means all.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One round of less: minutes instead of an hour.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One round of less: two minutes instead of twenty.")] = False,
     out: Annotated[Path, typer.Option(help="Where the figures go as JSON.")] = Path("bench.json"),
     environments: Annotated[Path, typer.Option(help="Where the peers' environments are kept.")] = Path(".bench"),
 ) -> None:
