@@ -36,7 +36,7 @@ lint: $(DEVELOPMENT) ## check style, types and import layers
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
-bench: $(DEVELOPMENT) ## measure the speed, beside plain arq
+bench: $(DEVELOPMENT) ## measure the speed, beside other job services and limits
 	@$(BIN)/python -m tests.bench
 
 .PHONY: bench-quick

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from app.database import Database, open_database
 from app.settings import Settings
 from tests.support.postgres_server import NoPostgresError, PostgresUnderTest, running_postgres
 from tests.support.redis_server import RedisUnderTest, running_redis
+from workers.thread import ThreadStopped
 
 DatabaseKind = Literal["sqlite", "postgresql"]
 
@@ -46,6 +48,15 @@ def pytest_collection_finish() -> None:
     """Keep what importing and collecting made, some million objects, out of every later garbage collection."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _stops_may_land_in_finalizers() -> Iterator[None]:
+    """Take no stop of a thread for a defect that landed in a finalizer, where Python drops it: it is raised again."""
+    tell = sys.unraisablehook
+    sys.unraisablehook = lambda dropped: None if dropped.exc_type is ThreadStopped else tell(dropped)
+    yield
+    sys.unraisablehook = tell
 
 
 @pytest.fixture(autouse=True)

@@ -107,7 +107,7 @@ class Context:
         """Run a blocking function beside the event loop; for what releases the GIL or is short.
 
         Leaving this call by a cancel or the hard limit raises ThreadStopped in the function, at its next line of
-        Python; one that stays in C is left behind after a second.
+        Python, and half a second later once more; one that stays in C is left behind after a second.
         """
         call = ThreadCall(partial(function, *args, **kwargs))
         try:

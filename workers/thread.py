@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 _PATIENCE_S = 1.0  # for a stopped thread to end
+_TRIES = 2
 
 
 class ThreadStopped(BaseException):  # not an Exception: what the function handles must not keep it alive
@@ -38,14 +39,16 @@ class ThreadCall(Generic[T]):
     async def stop(self) -> bool:
         """Raise :class:`ThreadStopped` in the thread and wait a moment; return whether it has ended.
 
-        It arrives at the next line of Python: a call into C that does not return keeps it out.
+        It arrives at the next line of Python: a call into C that does not return keeps it out. If that line is one of
+        a finalizer, Python drops it; so it is raised once more.
         """
-        if self._answer.done():
-            return True
-        if self.thread.ident is not None:
-            stopped = ctypes.py_object(ThreadStopped)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), stopped)
-        await asyncio.wait([self._answer], timeout=_PATIENCE_S)
+        for _ in range(_TRIES):
+            if self._answer.done():
+                break
+            if self.thread.is_alive() and self.thread.ident is not None:
+                stopped = ctypes.py_object(ThreadStopped)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), stopped)
+            await asyncio.wait([self._answer], timeout=_PATIENCE_S / _TRIES)
         return self._answer.done()
 
     def _run(self) -> None:

@@ -239,6 +239,30 @@ async def test_the_hard_limit_reaches_a_thread(house: Installation) -> None:
     assert not threads[0].is_alive()
 
 
+async def test_a_stop_that_lands_where_python_drops_it_is_repeated(house: Installation) -> None:
+    is_deaf = True
+
+    def spin() -> None:
+        nonlocal is_deaf
+        while is_deaf:
+            try:
+                while True:
+                    time.sleep(0.001)
+            except BaseException:  # as Python does in a finalizer
+                is_deaf = False
+        while True:
+            time.sleep(0.001)
+
+    async def work(ctx: Context, _params: Anything) -> Something:
+        await ctx.run_thread(spin)
+        return Something()
+
+    job_id = await submit(house, SHORT)
+    async with at_work(make_worker(house, {SHORT.kind: work})) as worker:
+        await becomes(house, job_id, Status.FAILED)
+        assert worker.limits.stubborn == 0
+
+
 async def test_threads_that_never_return_are_counted_and_keep_nobody_waiting(house: Installation) -> None:
     gate = threading.Event()
 

@@ -76,8 +76,8 @@ _STOPPING = (
     guarded(
         _INTAKE,
         "what was claimed while the worker was told to stop is given back unstarted",
-        "if self.is_closed:",
-        "if False:",
+        "if self.is_closed or ",
+        "if ",
         f"{_TEST_CLAIMS}::test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back_unstarted",
     ),
     guarded(
@@ -156,7 +156,7 @@ _ALONE_GUARDS = (
     guarded(
         _ALONE,
         "a lone worker renews the lease of what it runs",
-        "        self._keeper.hold(claim.id, claim.queue_key, claim.token, asked_at=monotonic())\n",
+        "        self._keeper.hold(claim.id, claim.queue_key, claim.token, asked_at=asked_at)\n",
         "",
         f"{_TEST_SUSPECTS}::test_a_lone_worker_renews_the_lease_of_what_it_runs",
     ),
@@ -310,6 +310,13 @@ _LIMIT_GUARDS = (
         "ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), stopped)",
         "pass",
         f"{_TEST_LIMITS}::test_the_hard_limit_reaches_a_thread",
+    ),
+    guarded(
+        "workers/thread.py",
+        "a stop that Python dropped is repeated",
+        "_TRIES = 2",
+        "_TRIES = 1",
+        f"{_TEST_LIMITS}::test_a_stop_that_lands_where_python_drops_it_is_repeated",
     ),
     guarded(
         "workers/watchdog.py",
