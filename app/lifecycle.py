@@ -164,12 +164,18 @@ class Lifecycle:
     # --- the engine room ----------------------------------------------------------------------
 
     async def start(
-        self, claims: Claims, *, worker_id: str, take_aside: Callable[[Claim], bool] | None = None
+        self,
+        claims: Claims,
+        *,
+        worker_id: str,
+        take_aside: Callable[[Claim], bool] | None = None,
+        on_decided: Callable[[Sequence[Started] | None], None] | None = None,
     ) -> list[Started]:
         """Start claimed jobs in one transaction; return those that are this worker's to run, in claim order.
 
         A worker that runs several jobs gives ``take_aside``: a suspect is not started but offered to it, still
-        held, and waits a moment if it answers no.
+        held, and waits a moment if it answers no. ``on_decided`` is told what has started, or None if the
+        database does not answer, before anything is let go of and may be claimed again.
         Raises Unavailable, with every claim given back, when the database does not answer.
         """
         failpoint("claimed")
@@ -182,9 +188,13 @@ class Lifecycle:
                 requests, worker_id=worker_id, now=claims.now, in_company=take_aside is not None
             )
         except Unavailable:
+            if on_decided is not None:
+                on_decided(None)
             await self.give_back(claims.claims)
             raise
         failpoint("started")
+        if on_decided is not None:
+            on_decided(started)
         at = utc_now()
         self._outbox.post_all((started_event(job, at), None) for job in started)
         if len(started) < len(requests):

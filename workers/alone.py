@@ -67,9 +67,11 @@ class LoneWorker(Worker):
             await self._wake.wait()
 
     async def _begin(self, claim: Claim) -> None:
-        self._keeper.hold(claim.id, claim.queue_key, claim.token, asked_at=monotonic())
+        asked_at = monotonic()
+        self._keeper.hold(claim.id, claim.queue_key, claim.token, asked_at=asked_at)
         try:
-            claims = Claims(now=await self._house.queue.now(), claims=[claim], next_due=None, has_more=False)
+            now = await self._house.queue.now()
+            claims = Claims(now=now, asked_at=asked_at, claims=[claim], next_due=None, has_more=False)
             started = await self._house.lifecycle.start(claims, worker_id=self.id)
         except (Unavailable, *OUTAGES) as error:
             log.warning("suspect_not_started", job_id=claim.id, reason=str(error))

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from time import monotonic
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -31,8 +30,8 @@ _MAX_CLAIM = 50  # jobs in one claim: the first of a wave start while the last a
 class Intake:
     """Claims and starts the jobs of one worker, in the order in which they should run.
 
-    ``keep`` runs what the worker's end has to wait for. ``launch`` is called once for every start, with the jobs that
-    are this worker's to run.
+    ``keep`` runs what the worker's end has to wait for. ``launch`` is called with the jobs of every start that are this
+    worker's to run, and with none once the start is over.
     """
 
     def __init__(
@@ -46,7 +45,8 @@ class Intake:
         keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         launch: Callable[[Sequence[Started]], None],
     ) -> None:
-        self.pending: dict[str, str] = {}  # claimed jobs that have not started yet, and their claims
+        # Claimed jobs that hold a slot and have not started yet, and their claims; None while one is let go of.
+        self.pending: dict[str, str | None] = {}
         self.is_clear = asyncio.Event()  # unset for a while after a start found a store away
         self.is_clear.set()
         self.is_closed = False  # what is claimed from now on goes back
@@ -71,9 +71,24 @@ class Intake:
         """
         self.expect()
         try:
-            return await self._take(queues, want=want, search=search)
+            claim = self._queue.claim(queues, want=min(want, _MAX_CLAIM), token=self._next_token(), search=search)
+            return await self._take(await claim)
         finally:
             self._is_answered.set()
+
+    async def take_at_bell(self, queues: Sequence[str], *, want: int, search: bool, at_most_s: float) -> Claims:
+        """Do what :meth:`take` does once a bell rings, this worker is woken, or the time is over."""
+        claim = self._queue.claim_at_bell(
+            queues,
+            want=min(want, _MAX_CLAIM),
+            token=self._next_token(),
+            search=search,
+            at_most_s=at_most_s,
+            name=self._worker_id,
+        )
+        claims = await self._take(await claim)
+        await self.starts_are_made()  # before this worker turns to its bells again: it had nothing else to do
+        return claims
 
     def expect(self) -> None:
         """Be told that there is room again, so that a claim is about to come."""
@@ -90,15 +105,19 @@ class Intake:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=_HEAD_START_S)
 
-    async def _take(self, queues: Sequence[str], *, want: int, search: bool) -> Claims:
+    def _next_token(self) -> str:
         self._number += 1
-        token, asked_at = f"{self._worker_id}:{self._number}", monotonic()
-        claims = await self._queue.claim(queues, want=min(want, _MAX_CLAIM), token=token, search=search)
+        return f"{self._worker_id}:{self._number}"
+
+    async def _take(self, claims: Claims) -> Claims:
         fresh = await self._doubts.without_my_own(claims, self._queue)
-        if self.is_closed:
+        is_late = self._keeper.has_run_out(asked_at=fresh.asked_at)  # this process, or Redis, was held up
+        if is_late and fresh.claims:
+            log.warning("claims_came_too_late", count=len(fresh.claims))
+        if self.is_closed or is_late or not self.is_clear.is_set():
             await self._lifecycle.give_back(fresh.claims)
         elif fresh.claims:
-            self._keeper.hold_all(fresh.claims, asked_at=asked_at)
+            self._keeper.hold_all(fresh.claims, asked_at=fresh.asked_at)
             self._start_soon(fresh)
         return claims
 
@@ -120,14 +139,29 @@ class Intake:
             self.is_clear.set()
 
     async def _start(self, batch: Claims) -> None:
-        started: Sequence[Started] = ()
+        mine: list[Started] = []
+
+        def decide(started: Sequence[Started] | None) -> None:
+            if started is None:
+                self.is_clear.clear()
+            mine.extend(started or ())
+            won = {job.id for job in mine}
+            for claim in batch.claims:
+                if claim.id in won:
+                    del self.pending[claim.id]
+                else:
+                    self.pending[claim.id] = None
+            self._launch(mine)
+
         try:
-            started = await self._lifecycle.start(batch, worker_id=self._worker_id, take_aside=self._suspects.take)
+            await self._lifecycle.start(
+                batch, worker_id=self._worker_id, take_aside=self._suspects.take, on_decided=decide
+            )
         except (*ANY_OUTAGE, ResponseError) as error:
             log.warning("claiming_interrupted", reason=str(error))
             self.is_clear.clear()
         finally:
-            self._done_with(batch, started)
+            self._done_with(batch, mine)
         if not self.is_clear.is_set():
             await asyncio.sleep(OUTAGE_PAUSE_S)
             self.is_clear.set()
@@ -137,8 +171,9 @@ class Intake:
         for claim in batch.claims:
             if claim.id not in won and claim.id not in self._suspects.held:
                 self._keeper.drop(claim.id, claim.token)
-            del self.pending[claim.id]
-        self._launch(started)
+            if self.pending.get(claim.id) in {claim.token, None}:  # it may wait under another claim by now
+                self.pending.pop(claim.id, None)
+        self._launch(())  # there may be room
 
 
 def _together(waiting: Sequence[Claims]) -> Claims:

@@ -70,6 +70,10 @@ class LeaseKeeper(threading.Thread):
         with self._lock:
             self._held.update(fresh)
 
+    def has_run_out(self, *, asked_at: float) -> bool:
+        """Whether a lease that was asked for at ``asked_at`` may have run out."""
+        return monotonic() >= asked_at + self._lease_s
+
     def drop(self, job_id: str, token: str) -> None:
         """Stop renewing this job's lease."""
         with self._lock:

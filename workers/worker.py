@@ -8,6 +8,7 @@ and a job whose worker dies is somebody else's after one lease. An outage of Red
 import asyncio
 import os
 import platform
+import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ from app.installation import Installation
 from app.live.control import orders
 from app.live.workers import Heartbeat
 from app.log import get_log
-from app.queue.doorbell import Doorbell
+from app.queue.client import Claims
 from app.steady import ANY_OUTAGE, OUTAGE_PAUSE_S, dismiss, steadily
 from workers.attempt import Attempt, StopReason, refuse
 from workers.closer import Closer
@@ -45,7 +46,9 @@ from workers.sweep import Sweep
 
 log = get_log()
 
-IDLE_POLL_S = 5.0  # behind the doorbell, which wakes an idle worker at once
+IDLE_POLL_S = 5.0  # of a worker whose bells are silent
+_SPREAD = 0.2  # of that: workers spread out
+_ANSWER_S = 2.0  # for Redis to answer a worker that stops at its bells
 _BURST_POLL_S = 0.1  # others may still run what would come back
 _WATCH_S = 0.25  # how often running attempts are held against their limits
 _REREAD_S = 5.0  # how often the rows of running attempts are read again
@@ -94,7 +97,6 @@ class Worker(ArqWorker):
         self._house = installation
         self._work = functions
         self._ticker = ticker
-        self._doorbell = Doorbell(installation.redis, queues)
         self._attempts: dict[str, Attempt] = {}  # one slot each
         self._doubts = Doubts(
             self._claim_of, installation.reader, limit_s=installation.settings.lease_s / 3, stop=self._stop_attempts
@@ -131,7 +133,7 @@ class Worker(ArqWorker):
         self._told_by: set[str] = set()  # whose signals have come
         self._is_told_to_stop = asyncio.Event()  # by a signal: what runs has the grace period
         self._wake = asyncio.Event()
-        self._has_room = asyncio.Event()
+        self._has_room = True
         self._searches = True  # look at every key at the next claim
         self._started_at = utc_now()
 
@@ -144,6 +146,7 @@ class Worker(ArqWorker):
         self._keeper.start()
         log.info("worker_started", worker_id=self.id, queues=self.queues, slots=self.max_jobs)
         try:
+            await self._pulse.start()
             async with asyncio.TaskGroup() as group:
                 mend, helpers = self._house.queue.mend, self._helpers().items()
                 tasks = [group.create_task(steadily(name, helper, mend=mend)) for name, helper in helpers]
@@ -158,7 +161,6 @@ class Worker(ArqWorker):
 
     def _helpers(self) -> dict[str, Callable[[], Awaitable[None]]]:
         return {
-            "doorbell": self._listen_to_bells,
             "control": self._listen_to_orders,
             "limits": self._watch_limits,
             "rows": self._reread_rows,
@@ -211,23 +213,23 @@ class Worker(ArqWorker):
     # --- claiming and running -------------------------------------------------------------------
 
     async def _serve(self) -> None:
+        pause_s = 0.0
         while not self._is_stopping:
-            self._wake.clear()
-            pause_s = await self._take()
+            pause_s = await self._take(pause_s)
             is_over = self.burst and pause_s and not self._attempts and not self._intake.pending
             if is_over and await self._is_drained():
                 return
-            if pause_s:
-                await self._rest(min(pause_s, _BURST_POLL_S) if self.burst else pause_s)
 
-    async def _take(self) -> float:
-        """Claim for the free slots; return after how many seconds it is worth trying again, 0 for at once."""
+    async def _take(self, within_s: float) -> float:
+        """Claim for the free slots, once it is worth it or ``within_s`` are over; return how long the next may wait."""
         await self._intake.is_clear.wait()
-        if (free := self._look_for_room()) <= 0:
+        if within_s and (self.burst or self._look_for_room() <= 0):
+            await self._rest(min(within_s, _BURST_POLL_S) if self.burst else within_s)
+            within_s = 0.0
+        if (free := self._look_for_room()) <= 0 or self._is_stopping:
             return IDLE_POLL_S
         try:
-            claims = await self._intake.take(self.queues, want=free, search=self._searches)
-            self._searches = False
+            claims = await self._claim(free, within_s)
         except (*ANY_OUTAGE, ResponseError) as error:
             log.warning("claiming_interrupted", reason=str(error))
             await asyncio.sleep(OUTAGE_PAUSE_S)
@@ -244,9 +246,9 @@ class Worker(ArqWorker):
         return min(self.max_jobs, 2 * self.max_jobs - self._closer.count) - at_work
 
     def _look_for_room(self) -> int:
-        """Return how many jobs may be claimed, and let the bells wake this worker only if there are any."""
+        """Return how many jobs may be claimed; remember whether there are any."""
         free = self._free_slots()
-        (self._has_room.set if free > 0 else self._has_room.clear)()
+        self._has_room = free > 0
         return free
 
     def _launch_all(self, started: Sequence[Started]) -> None:
@@ -286,8 +288,8 @@ class Worker(ArqWorker):
     def _tell_of_room(self) -> None:
         """Claim again if the slots were full; with room left nothing was left to claim, and a bell tells of more."""
         is_over = self.burst and not self._attempts  # perhaps
-        if is_over or (not self._has_room.is_set() and self._free_slots() > 0):
-            self._has_room.set()
+        if is_over or (not self._has_room and self._free_slots() > 0):
+            self._has_room = True
             self._wake.set()
             self._intake.expect()
 
@@ -315,12 +317,38 @@ class Worker(ArqWorker):
             await asyncio.sleep(_WATCH_S)
         await self._running.until_idle(self._house.settings.worker_grace_s)
 
+    async def _claim(self, want: int, within_s: float) -> Claims:
+        """Claim at once, or at the bell within some seconds; sooner if this worker is woken."""
+        if self._wake.is_set() or not within_s:
+            self._wake.clear()
+            claims = await self._intake.take(self.queues, want=want, search=self._searches)
+            self._searches = False
+            return claims
+        is_idle, limit_s = within_s >= IDLE_POLL_S, IDLE_POLL_S * random.uniform(1 - _SPREAD, 1)  # noqa: S311  # no secret
+        taking = asyncio.create_task(
+            self._intake.take_at_bell(self.queues, want=want, search=is_idle, at_most_s=limit_s)
+        )
+        taking.add_done_callback(lambda task: task.cancelled() or task.exception())  # looked at, whoever left before
+        woken = asyncio.create_task(self._wake.wait())
+        try:
+            timer_s = None if is_idle else within_s
+            await asyncio.wait((taking, woken), timeout=timer_s, return_when=asyncio.FIRST_COMPLETED)
+            # A claim that was left alone in Redis would take jobs for nobody, so only a stop does that.
+            async with asyncio.timeout(_ANSWER_S if self._is_stopping else None):
+                if not taking.done():
+                    await self._house.queue.wake(self.id)
+                return await taking
+        finally:
+            taking.cancel()
+            woken.cancel()
+
     async def _rest(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
-            self._searches = seconds >= IDLE_POLL_S
+            self._searches = self._searches or seconds >= IDLE_POLL_S
+        self._wake.clear()
 
     async def _is_drained(self) -> bool:
         await self._running.until_idle(_BURST_POLL_S)  # what was settled last is acknowledged
@@ -328,18 +356,6 @@ class Worker(ArqWorker):
         return not any(queue.ready or queue.running for queue in stats)
 
     # --- helpers, each for ever -----------------------------------------------------------------
-
-    async def _listen_to_bells(self) -> None:
-        while True:
-            await self._has_room.wait()
-            bell = await self._doorbell.wait(at_most_s=IDLE_POLL_S)
-            if bell is None:
-                continue
-            if self._has_room.is_set() and not self._is_stopping:
-                self._wake.set()
-                await asyncio.sleep(0)  # the claim goes first, then the next wait
-            else:
-                await self._doorbell.pass_on(bell)
 
     async def _listen_to_orders(self) -> None:
         async for verb, subject in orders(self._house.redis):

@@ -6,6 +6,7 @@ Nothing here decides what becomes of a job; that is the row's business (``app.li
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from redis.asyncio.client import Pipeline
@@ -21,6 +22,8 @@ from app.queue.scripts import script_text
 log = get_log()
 
 R = TypeVar("R")
+
+_WOKEN_S = 10  # for which a worker may be about to wait that is woken now
 
 MAX_BATCH = 500  # jobs in one script call: Lua unpacks no more than some thousands of values
 AT_ITS_PLACE = -1  # let a job wait where it stood
@@ -53,9 +56,13 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What one claim call brought. ``now`` is Redis time; ``next_due`` is how long until more may be due."""
+    """What one claim call brought. ``now`` is Redis time; ``next_due`` is how long until more may be due.
+
+    ``asked_at`` is a time before the claim, by this process's monotonic clock, from which its leases may be counted.
+    """
 
     now: datetime
+    asked_at: float
     claims: list[Claim]
     next_due: timedelta | None
     has_more: bool
@@ -149,7 +156,44 @@ class Queue:
     async def claim(self, queues: Sequence[str], *, want: int, token: str, search: bool = False) -> Claims:
         """Claim up to ``want`` due jobs of these queues under ``token``, in the order they should run."""
         self._names.update(queues)
+        asked_at = monotonic()
         reply = await self._call("claim", [want, self._lease_ms, token, int(search), *queues])
+        return await self._read_claims(reply, token, asked_at)
+
+    async def claim_at_bell(
+        self, queues: Sequence[str], *, want: int, token: str, search: bool, at_most_s: float, name: str
+    ) -> Claims:
+        """Claim as :meth:`claim` does, once a bell of these queues rings, ``name`` is woken, or the time is over.
+
+        The claim waits in Redis behind the bell: a job that rings starts one round trip earlier.
+        """
+        self._names.update((*queues, name))
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.time()
+        pipe.blpop([keys.bell(one) for one in (*queues, name)], timeout=at_most_s)  # type: ignore[arg-type]
+        pipe.evalsha(self._scripts["claim"].sha, 0, want, self._lease_ms, token, int(search), *queues)  # type: ignore[arg-type]
+        asked_at = monotonic()
+        began, rung, reply = await pipe.execute(raise_on_error=False)
+        if is_wrong_type(rung):
+            await self.mend()
+        if isinstance(reply, Exception):  # the script is forgotten, or a key of a wrong type: it mends
+            return await self.claim(queues, want=want, token=token, search=search)
+        waited_s = reply[0] / 1000 - (began[0] + began[1] / 1e6)
+        claims = await self._read_claims(reply, token, min(asked_at + waited_s, monotonic()))
+        if isinstance(rung, Exception) and not is_wrong_type(rung) and not claims.claims:
+            raise rung
+        return claims
+
+    async def wake(self, name: str) -> None:
+        """Let a worker that waits at its bells claim at once."""
+
+        def ask(pipe: Pipeline) -> None:
+            pipe.lpush(keys.bell(name), b"1")
+            pipe.expire(keys.bell(name), _WOKEN_S)
+
+        await self._ask_all(ask)
+
+    async def _read_claims(self, reply: Sequence[Any], token: str, asked_at: float) -> Claims:
         now_ms, next_due_ms, has_more, *rest = reply
         claims, corrupt = [], []
         for at in range(0, len(rest), 4):
@@ -162,7 +206,7 @@ class Queue:
         if corrupt:
             await self.quarantine(corrupt)
         next_due = None if next_due_ms < 0 else timedelta(milliseconds=next_due_ms)
-        return Claims(now=from_ms(now_ms), claims=claims, next_due=next_due, has_more=bool(has_more))
+        return Claims(now=from_ms(now_ms), asked_at=asked_at, claims=claims, next_due=next_due, has_more=bool(has_more))
 
     async def let_go(self, items: Sequence[LetGo]) -> list[bool]:
         """Let go of claimed jobs, each fenced by its token; return which still were held under it."""

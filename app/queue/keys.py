@@ -7,7 +7,7 @@ QUEUE = "arq:queue:"  # + queue:priority → sorted set of job ids, score = due 
 BODY = "arq:job:"  # + id → arq's job definition as JSON
 HOLDER = "arq:in-progress:"  # + id → token of the claim that holds it; expires with the lease
 RESULT = "arq:result:"  # + id → arq's job result as JSON
-BELL = "jobs:bell:"  # + queue → list that idle workers block on
+BELL = "jobs:bell:"  # + queue, or worker id → list that idle workers block on
 PROGRESS = "jobs:progress:"  # + id → last progress as JSON
 CACHE = "jobs:cache:"  # + name → what can be computed again; nothing else may begin like this
 WORKER = "jobs:worker:"  # + worker id → heartbeat as JSON
@@ -70,7 +70,7 @@ def result(job_id: str) -> str:
 
 
 def bell(name: str) -> str:
-    """The wake-up list of a queue."""
+    """The wake-up list of a queue, or of one worker."""
     return BELL + name
 
 

@@ -18,7 +18,7 @@ MAX_QUARANTINED = 1000  # entries kept to look at; all are counted
 _ASIDE_S = 7 * 24 * 3600
 
 
-def is_wrong_type(error: BaseException) -> bool:
+def is_wrong_type(error: object) -> bool:
     """Whether Redis refused a command because its key holds something else."""
     return isinstance(error, redis_errors.ResponseError) and "WRONGTYPE" in str(error)
 

@@ -1,15 +1,19 @@
 """Rings on a real Redis wake one worker and put nothing there twice; what is held is neither withdrawn nor moved."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from time import monotonic
 
 import pytest
+from redis import Redis as BlockingRedis
 
 from app.clock import from_ms, new_id, to_ms
 from app.queue import keys
-from app.queue.client import Entry, LetGo, Offer, Queue
+from app.queue.client import Claims, Entry, LetGo, Offer, Queue
 from app.queue.connect import Redis, open_redis
-from app.queue.doorbell import Doorbell
+from app.queue.scripts import script_text
 from tests.support.claiming import (
     BODY,
     HOUR_MS,
@@ -27,6 +31,7 @@ from tests.support.claiming import (
     score,
 )
 from tests.support.house import QUEUES, all_keys, reply
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -37,7 +42,8 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def queue(redis: Redis) -> Queue:
+async def queue(redis: Redis) -> Queue:
+    await redis.script_load(script_text("claim"))  # as the first claim does
     return Queue(redis, lease=LEASE, result_ttl=timedelta(seconds=60))
 
 
@@ -172,10 +178,72 @@ async def test_what_redis_lacks_is_told(queue: Queue, redis: Redis) -> None:
 # --- bells and the busy set --------------------------------------------------------------------
 
 
-async def test_a_ring_wakes_a_worker_that_waits(queue: Queue, redis: Redis) -> None:
-    await queue.ring([offer("beta")])
+def at_bell(queue: Queue, *, at_most_s: float = 5) -> asyncio.Task[Claims]:
+    """Wait at the bells of all queues, and at one called ``me``."""
+    waiting = queue.claim_at_bell(QUEUES, want=10, token="mine", search=False, at_most_s=at_most_s, name="me")
+    return asyncio.create_task(waiting)
 
-    assert await Doorbell(redis, QUEUES).wait(at_most_s=5) == keys.bell("beta")
+
+async def waits(redis: Redis) -> bool:
+    """Whether somebody waits at a bell."""
+    return int((await redis.info("clients"))["blocked_clients"]) > 0
+
+
+async def test_a_ring_wakes_a_worker_that_waits_with_the_job(queue: Queue, redis: Redis) -> None:
+    waiting, job = at_bell(queue), offer("beta")
+    await eventually(lambda: waits(redis))
+    await queue.ring([job])
+
+    assert ids(await waiting) == [job.id]
+    assert await holder(redis, job) == "mine"
+
+
+async def test_a_lease_from_the_bell_counts_from_its_claim(queue: Queue, redis: Redis, redis_url: str) -> None:
+    waiting = at_bell(queue)
+    await eventually(lambda: waits(redis))
+    await asyncio.sleep(0.5)
+    before = monotonic()
+    with BlockingRedis.from_url(redis_url) as other:
+        other.lpush(keys.bell("alpha"), "1")
+    after = monotonic()
+    time.sleep(0.3)  # noqa: ASYNC251  # this process is held up before it reads the answer
+
+    assert before - 0.1 <= (await waiting).asked_at <= after
+
+
+async def test_a_worker_that_waits_at_its_bells_is_woken(queue: Queue, redis: Redis) -> None:
+    waiting = at_bell(queue)
+    await eventually(lambda: waits(redis))
+    await queue.wake("me")
+
+    async with asyncio.timeout(2):
+        assert ids(await waiting) == []
+    assert keys.bell("me") not in await all_keys(redis)
+
+
+async def test_a_worker_that_is_woken_too_late_leaves_nothing_behind(queue: Queue, redis: Redis) -> None:
+    await queue.wake("me")
+
+    assert 0 < await redis.ttl(keys.bell("me")) <= 60
+
+
+async def test_a_claim_at_the_bell_outlives_a_redis_that_forgot_its_scripts(queue: Queue, redis: Redis) -> None:
+    job = offer()
+    await queue.ring([job])
+    await redis.script_flush()
+
+    assert ids(await at_bell(queue)) == [job.id]
+
+
+@pytest.mark.parametrize("key", [keys.bell("alpha"), keys.bell("me"), keys.LEASES])
+async def test_a_key_of_the_wrong_type_keeps_nobody_from_the_bell(queue: Queue, redis: Redis, key: str) -> None:
+    job = offer()
+    await queue.ring([job])
+    await redis.delete(keys.bell("alpha"), key)
+    await redis.set(key, "no list")
+
+    assert ids(await at_bell(queue, at_most_s=0.1)) == [job.id]
+    assert await redis.type(key) != b"string"
 
 
 async def test_many_rings_are_one_token(queue: Queue, redis: Redis) -> None:
@@ -202,15 +270,12 @@ async def test_a_claim_that_took_everything_does_not_ring(queue: Queue, redis: R
     assert await reply(redis.llen(keys.bell("alpha"))) == 0
 
 
-async def test_what_a_worker_cannot_use_it_passes_on(redis: Redis) -> None:
-    doorbell = Doorbell(redis, ["alpha"])
-    await doorbell.pass_on(keys.bell("alpha"))
+async def test_a_worker_waits_no_longer_than_it_says_and_then_claims(queue: Queue, redis: Redis) -> None:
+    job = offer()
+    await queue.ring([job])
+    await redis.delete(keys.bell("alpha"))  # somebody else was woken, and died
 
-    assert await doorbell.wait(at_most_s=5) == keys.bell("alpha")
-
-
-async def test_a_worker_waits_no_longer_than_it_says(redis: Redis) -> None:
-    assert await Doorbell(redis, ["alpha"]).wait(at_most_s=0.01) is None
+    assert ids(await at_bell(queue, at_most_s=0.01)) == [job.id]
 
 
 async def test_an_idle_claim_empties_the_busy_set_and_a_ring_fills_it(queue: Queue, redis: Redis) -> None:

@@ -18,6 +18,7 @@ from app.installation import Installation, open_installation
 from app.jobs.contract import Limits, RetryPolicy
 from app.jobs.status import Status
 from app.live.events import follow
+from app.live.workers import alive_workers
 from app.queue import keys
 from app.settings import Settings
 from tests.support.waiting import eventually
@@ -38,7 +39,7 @@ from workers.context import Context
 
 JOB = trial_type()
 SOUTH = trial_type("other", queue="south")
-SHORT = trial_type("short", limits=Limits(hard_s=0.6, soft_s=0.3), retry=RetryPolicy(max_retries=0))
+SHORT = trial_type("short", limits=Limits(hard_s=2.0, soft_s=0.3), retry=RetryPolicy(max_retries=0))
 
 pytestmark = pytest.mark.databases("sqlite", "postgresql")
 
@@ -330,24 +331,16 @@ async def test_a_job_that_lost_five_leases_is_not_run_again(settings: Settings) 
     assert (job.interruptions, job.attempts, job.error and job.error.code) == (5, 6, "worker_lost")
 
 
-async def test_a_bell_that_comes_when_the_slots_have_filled_is_passed_on(house: Installation) -> None:
-    full, passed = make_worker(house, {JOB.kind: give_back}), asyncio.get_running_loop().create_future()
+async def test_a_worker_is_known_before_its_first_job_runs(house: Installation) -> None:
+    async def look(_ctx: Context, _params: Anything) -> Something:
+        return Something(value=[worker.id for worker in await alive_workers(house.redis)])
 
-    class Belfry:
-        async def wait(self, *, at_most_s: float) -> str:
-            full._has_room.clear()  # meanwhile
-            return "a-bell"
+    job_id = await submit(house, JOB)
+    worker = make_worker(house, {JOB.kind: look}, burst=True)
+    worker._pulse.run = asyncio.Event().wait  # type: ignore[assignment, method-assign]  # later beats are of no account
+    await drain(worker)
 
-        async def pass_on(self, bell: str) -> None:
-            passed.set_result(bell)
-
-    full._doorbell = Belfry()  # type: ignore[assignment]  # what it rings is of no account here
-    full._has_room.set()
-    listening = asyncio.create_task(full._listen_to_bells())
-
-    assert await asyncio.wait_for(passed, 5) == "a-bell"
-    listening.cancel()
-    await asyncio.wait([listening])
+    assert (await row(house, job_id)).result == {"value": [worker.id]}
 
 
 async def test_an_attempt_that_broke_frees_its_slot(house: Installation) -> None:

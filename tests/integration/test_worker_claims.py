@@ -1,7 +1,7 @@
 """What a worker claims: no more than it has room for, nothing twice; after a cancel or a stop it holds nothing back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -51,7 +51,7 @@ async def test_a_worker_with_room_left_does_not_claim_again_when_a_job_ends(
         await becomes(house, await submit(house, JOB), Status.COMPLETED)
         await eventually(lambda: _nothing_left(house))
 
-    assert claimed == [1]
+        assert claimed == [1]
 
 
 async def test_the_next_claim_does_not_wait_for_a_start(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,14 +132,18 @@ async def test_two_workers_share_the_work_and_run_nothing_twice(house: Installat
 
 def _watched(house: Installation, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the list of how many jobs each claim brings from now on."""
-    claim, brought = house.queue.claim, []
+    brought: list[int] = []
 
-    async def watched(*args: Any, **options: Any) -> Claims:
-        claims = await claim(*args, **options)
-        brought.append(len(claims.claims))
-        return claims
+    def watch(claim: Callable[..., Awaitable[Claims]]) -> Callable[..., Awaitable[Claims]]:
+        async def watched(*args: Any, **options: Any) -> Claims:
+            claims = await claim(*args, **options)
+            brought.append(len(claims.claims))
+            return claims
 
-    monkeypatch.setattr(house.queue, "claim", watched)
+        return watched
+
+    for name in ("claim", "claim_at_bell"):
+        monkeypatch.setattr(house.queue, name, watch(getattr(house.queue, name)))
     return brought
 
 
@@ -275,11 +279,13 @@ async def test_a_job_that_is_stopped_before_its_first_step_is_released(
     worker, job_id = make_worker(house, {JOB.kind: give_back}), await submit(house, JOB)
     start = house.lifecycle.start
 
-    async def start_and_stop(*args: Any, **options: Any) -> Any:
+    async def start_and_stop(*args: Any, on_decided: Callable[[Any], None], **options: Any) -> Any:
+        def launch_and_stop(started: Any) -> None:
+            on_decided(started)
+            worker._stop_attempts([job_id], StopReason.SHUTDOWN)
+
         monkeypatch.setattr(house.lifecycle, "start", start)  # once is enough
-        started = await start(*args, **options)
-        asyncio.get_running_loop().call_soon(worker._stop_attempts, [job_id], StopReason.SHUTDOWN)
-        return started
+        return await start(*args, on_decided=launch_and_stop, **options)
 
     monkeypatch.setattr(house.lifecycle, "start", start_and_stop)
     async with at_work(worker):
