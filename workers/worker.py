@@ -46,8 +46,8 @@ from workers.sweep import Sweep
 
 log = get_log()
 
-IDLE_POLL_S = 5.0  # of a worker whose bells are silent
-_SPREAD = 0.2  # of that: workers spread out
+IDLE_POLL_S = 6.0  # at most, of a worker whose bells are silent
+IDLE_SPREAD = 1 / 3  # of that, less: workers spread out
 _ANSWER_S = 2.0  # for Redis to answer a worker that stops at its bells
 _BURST_POLL_S = 0.1  # others may still run what would come back
 _WATCH_S = 0.25  # how often running attempts are held against their limits
@@ -324,7 +324,7 @@ class Worker(ArqWorker):
             claims = await self._intake.take(self.queues, want=want, search=self._searches)
             self._searches = False
             return claims
-        is_idle, limit_s = within_s >= IDLE_POLL_S, IDLE_POLL_S * random.uniform(1 - _SPREAD, 1)  # noqa: S311  # no secret
+        is_idle, limit_s = within_s >= IDLE_POLL_S, IDLE_POLL_S * random.uniform(1 - IDLE_SPREAD, 1)  # noqa: S311  # no secret
         taking = asyncio.create_task(
             self._intake.take_at_bell(self.queues, want=want, search=is_idle, at_most_s=limit_s)
         )

@@ -112,7 +112,7 @@ async def test_an_idle_worker_wakes_at_once(house: Installation) -> None:
             await submit(house, JOB)
             waits.append(await asyncio.wait_for(started.get(), 5) - before)
 
-    assert sorted(waits)[10] < 0.5  # the poll behind the doorbell comes every five seconds
+    assert sorted(waits)[10] < 0.5  # a poll comes every five seconds
 
 
 async def _one_through(house: Installation, started: "asyncio.Queue[float]") -> float:

@@ -212,8 +212,8 @@ ENGINE_GUARDS = (
     guarded(
         "workers/worker.py",
         "no bell is waited for beyond the time at which a job may be due",
-        "random.uniform(1 - _SPREAD, 1)",
-        "random.uniform(1 - _SPREAD, 1 + _SPREAD)",
+        "random.uniform(1 - IDLE_SPREAD, 1)",
+        "random.uniform(1 - IDLE_SPREAD, 1 + IDLE_SPREAD)",
         "test_bells.py::test_a_bell_is_waited_for_no_longer_than_the_idle_poll",
     ),
     guarded(
