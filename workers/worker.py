@@ -324,7 +324,8 @@ class Worker(ArqWorker):
             claims = await self._intake.take(self.queues, want=want, search=self._searches)
             self._searches = False
             return claims
-        is_idle, limit_s = within_s >= IDLE_POLL_S, IDLE_POLL_S * random.uniform(1 - IDLE_SPREAD, 1)  # noqa: S311  # no secret
+        is_idle = within_s >= IDLE_POLL_S
+        limit_s = IDLE_POLL_S * random.uniform(1 - IDLE_SPREAD, 1)  # noqa: S311  # jitter, not a secret
         taking = asyncio.create_task(
             self._intake.take_at_bell(self.queues, want=want, search=is_idle, at_most_s=limit_s)
         )

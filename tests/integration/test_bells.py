@@ -60,7 +60,7 @@ async def test_an_idle_worker_that_is_told_to_stop_waits_for_no_bell(house: Inst
     await eventually(lambda: waits_at_bell(house))
     worker.stop()
 
-    async with asyncio.timeout(1.5):  # a silent bell takes five seconds, and a Redis that does not answer two
+    async with asyncio.timeout(1.5):  # a silent bell takes four seconds or more, and a Redis that does not answer two
         await task
 
 
